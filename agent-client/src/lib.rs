@@ -1,0 +1,1 @@
+//! Client of the enclave agent: dial, wait until ready, pull.

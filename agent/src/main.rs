@@ -1,0 +1,3 @@
+//! The enclave agent: pulls, verifies, decrypts and stores images.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Config schema, state files and host paths that two programs share.

@@ -1,0 +1,1 @@
+//! The encrypted image store: sealing, image key, image record, chunked AEAD.

@@ -1,0 +1,1 @@
+//! Applies OCI image layers below a directory and nowhere else.
