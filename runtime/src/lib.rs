@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod container;
 pub mod ids;
 pub mod io;
 pub mod mount;

@@ -1,0 +1,248 @@
+//! Create, start, delete and the other calls that change a whole container.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use super::{
+    Container, ContainerError, Deadlines, Entry, Fact, Observer, PidNamespace, State, Step, exit,
+};
+use crate::{
+    cgroup::Cgroup,
+    io::{IoContext, StdioSpec, Streams},
+    oci::{Backend, Checkpoint, Create, Force, OciError, Restore},
+    process::{Exit, Pid},
+};
+
+/// What a container is made from.
+pub struct CreateSpec {
+    /// Its id.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// The program that makes it.
+    pub backend: Backend,
+    /// Its stdio.
+    pub stdio: StdioSpec,
+    /// What the stdio needs to know.
+    pub io: IoContext,
+    /// Whether init has a pid namespace of its own.
+    pub pid_namespace: PidNamespace,
+    /// Do not pivot into the root file system.
+    pub no_pivot: bool,
+    /// Keep the session keyring of the caller.
+    pub no_new_keyring: bool,
+    /// The checkpoint to restore from, if any.
+    pub restore: Option<Restore>,
+    /// How long the calls may take.
+    pub deadlines: Deadlines,
+    /// Who is told what happens.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// Where and how a checkpoint is written.
+#[derive(Debug, Clone)]
+pub struct CheckpointRequest {
+    /// What the backend needs.
+    pub options: Checkpoint,
+    /// The path that the event names.
+    pub path: PathBuf,
+}
+
+impl Container {
+    /// Creates a container: its init exists afterwards and waits for [`Container::start`].
+    ///
+    /// Not cancel-safe in the sense that a dropped call may leave a container in the
+    /// backend; `delete --force` of the same id undoes that.
+    ///
+    /// # Errors
+    /// Stdio that cannot be opened, or what the backend answers.
+    pub async fn create(spec: CreateSpec) -> Result<Arc<Container>, ContainerError> {
+        let mut streams = Streams::open(&spec.stdio, &spec.io, spec.deadlines.call).await?;
+        let child = streams.child_stdio();
+        let pid_file = spec.bundle.join("init.pid");
+        let process = spec
+            .backend
+            .create(
+                &spec.id,
+                Create {
+                    bundle: &spec.bundle,
+                    pid_file: &pid_file,
+                    console_socket: streams.console_socket(),
+                    stdio: child,
+                    no_pivot: spec.no_pivot,
+                    no_new_keyring: spec.no_new_keyring,
+                    restore: spec.restore.as_ref(),
+                },
+                spec.deadlines.create,
+            )
+            .await?;
+        streams.start(spec.deadlines.call).await?;
+
+        let cgroup = OnceLock::new();
+        match Cgroup::of(process.pid()) {
+            Ok(found) => drop(cgroup.set(found)),
+            // It has exited already, or has none: no statistics then.
+            Err(error) => log::warn!("container {}: {error}", spec.id),
+        }
+        let init = Entry::new(None, spec.stdio, State::Created);
+        init.set_process(process);
+        init.set_streams(streams);
+        Ok(Arc::new(Container {
+            id: spec.id,
+            bundle: spec.bundle,
+            backend: spec.backend,
+            pid_namespace: spec.pid_namespace,
+            deadlines: spec.deadlines,
+            observer: spec.observer,
+            cgroup,
+            oom: OnceLock::new(),
+            ops: tokio::sync::Mutex::new(()),
+            init: Arc::new(init),
+            execs: Mutex::new(BTreeMap::new()),
+        }))
+    }
+
+    /// Begins to announce what happens to the container by itself: its init's exit and
+    /// kills for want of memory. Called once, after the creation was told.
+    pub fn watch(self: &Arc<Self>) {
+        self.watch_oom();
+        exit::watch(Arc::clone(self), Arc::clone(&self.init));
+    }
+
+    /// Pid of init.
+    pub fn init_pid(&self) -> Option<Pid> {
+        self.init.process().map(crate::process::Process::pid)
+    }
+
+    /// Starts the program of the container.
+    ///
+    /// # Errors
+    /// [`ContainerError::Illegal`] unless the container is only created; what the backend answers.
+    pub async fn start(&self) -> Result<Pid, ContainerError> {
+        let _ops = self.ops.lock().await;
+        let _lifecycle = self.init.lifecycle.lock().await;
+        self.init.allows(Step::Start).map_err(|e| self.illegal(e))?;
+        let pid = self.init_pid().ok_or_else(|| self.not_running())?;
+        self.backend.start(&self.id, self.deadlines.call).await?;
+        self.init.step(Step::Start).map_err(|e| self.illegal(e))?;
+        self.tell(Fact::Started(pid));
+        Ok(pid)
+    }
+
+    /// Freezes all processes of the container.
+    ///
+    /// # Errors
+    /// [`ContainerError::Illegal`] unless it runs; what the backend answers.
+    pub async fn pause(&self) -> Result<(), ContainerError> {
+        let _ops = self.ops.lock().await;
+        self.init.allows(Step::Pause).map_err(|e| self.illegal(e))?;
+        self.backend.pause(&self.id, self.deadlines.call).await?;
+        self.init.step(Step::Pause).map_err(|e| self.illegal(e))?;
+        self.tell(Fact::Paused);
+        Ok(())
+    }
+
+    /// Thaws all processes of the container.
+    ///
+    /// # Errors
+    /// [`ContainerError::Illegal`] unless it is paused; what the backend answers.
+    pub async fn resume(&self) -> Result<(), ContainerError> {
+        let _ops = self.ops.lock().await;
+        self.init.allows(Step::Resume).map_err(|e| self.illegal(e))?;
+        self.backend.resume(&self.id, self.deadlines.call).await?;
+        self.init.step(Step::Resume).map_err(|e| self.illegal(e))?;
+        self.tell(Fact::Resumed);
+        Ok(())
+    }
+
+    /// Changes the resources of the container; `resources` is the runtime specification's
+    /// `linux.resources` as JSON.
+    ///
+    /// # Errors
+    /// [`ContainerError::Illegal`] once it has stopped; what the backend answers.
+    pub async fn update(&self, resources: &[u8]) -> Result<(), ContainerError> {
+        let _ops = self.ops.lock().await;
+        self.init.allows(Step::Update).map_err(|e| self.illegal(e))?;
+        Ok(self.backend.update(&self.id, resources, self.deadlines.call).await?)
+    }
+
+    /// Writes a checkpoint of the container.
+    ///
+    /// # Errors
+    /// [`ContainerError::Illegal`] unless it runs; what the backend answers, a missing criu included.
+    pub async fn checkpoint(&self, request: &CheckpointRequest) -> Result<(), ContainerError> {
+        let _ops = self.ops.lock().await;
+        self.init.allows(Step::Checkpoint).map_err(|e| self.illegal(e))?;
+        self.backend.checkpoint(&self.id, &request.options, self.deadlines.create).await?;
+        self.tell(Fact::Checkpointed(request.path.clone()));
+        Ok(())
+    }
+
+    /// Removes the container from the backend: one that has stopped, or one that was never
+    /// started, which is killed first. The bundle stays.
+    ///
+    /// # Errors
+    /// [`ContainerError::Illegal`] while it runs; what the backend answers.
+    pub async fn delete(&self) -> Result<(Option<Pid>, Exit), ContainerError> {
+        let _ops = self.ops.lock().await;
+        self.init.allows(Step::Delete).map_err(|e| self.illegal(e))?;
+        if self.init.state() == State::Created {
+            if let Some(process) = self.init.process() {
+                // It may end by itself at the same moment: that is as good.
+                let _ = process.signal(libc::SIGKILL);
+            }
+        }
+        let exit = tokio::time::timeout(self.deadlines.call, self.init.exited())
+            .await
+            .map_err(|_| self.not_running())?;
+        drain(&self.init, DRAIN_BEFORE_DELETE).await;
+        match self.backend.delete(&self.id, Force::Yes, self.deadlines.call).await {
+            Ok(()) | Err(OciError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.init.close_streams();
+        Ok((self.init_pid(), exit))
+    }
+}
+
+/// How long a deletion waits for output that nobody has read yet.
+pub(super) const DRAIN_BEFORE_DELETE: Duration = Duration::from_secs(1);
+
+/// Waits until the output of a process was delivered, for `bound` at most: a reader that
+/// is gone, or a grandchild that holds the pipe, must not hold up the rest.
+pub(super) async fn drain(entry: &Entry, bound: Duration) {
+    if let Some(streams) = entry.streams() {
+        let _ = tokio::time::timeout(bound, streams.drained()).await;
+    }
+}
+
+/// A file in the bundle that exists for one backend call.
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn write(id: &str, bundle: &Path, name: &str, content: &[u8]) -> Result<Scratch, ContainerError> {
+        let path = bundle.join(name);
+        let scratch = Scratch(path);
+        std::fs::write(&scratch.0, content).map_err(|source| ContainerError::Scratch {
+            id: id.to_owned(),
+            path: scratch.0.clone(),
+            source,
+        })?;
+        Ok(scratch)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The bundle is removed as a whole later.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
