@@ -153,7 +153,7 @@ impl NodePaths {
     pub fn orphans(
         &self,
         current: &BootId,
-    ) -> Result<impl Iterator<Item = Result<Orphan, PathsError>>, PathsError> {
+    ) -> Result<impl Iterator<Item = Result<Orphan, PathsError>> + use<>, PathsError> {
         let current = current.clone();
         // The data directories are seen here, the state files afterwards: since a sandbox's state
         // file is the first to come and the last to go, one that is missing then was not just about

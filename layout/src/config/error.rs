@@ -69,10 +69,15 @@ impl ConfigError {
         // Without the text, the error displays its key instead of the place: "<message>\nin `<key>`".
         error.set_input(None);
         let shown = error.to_string();
-        let key = shown.trim_end().rsplit_once("\nin `").and_then(|(_, key)| key.strip_suffix('`'));
-        match key {
-            Some(key) => Self::Value { file: file.into(), line, key: key.into(), problem },
-            None => Self::Syntax { file: file.into(), line, problem },
-        }
+        let section = shown.trim_end().rsplit_once("\nin `").and_then(|(_, key)| key.strip_suffix('`'));
+        // An unknown key is told in the message (serde's words), the key of the error is its section.
+        let unknown = problem.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+        let key = match (section, unknown) {
+            (Some(section), Some((key, _))) => format!("{section}.{key}"),
+            (Some(key), None) => key.to_owned(),
+            (None, Some((key, _))) => key.to_owned(),
+            (None, None) => return Self::Syntax { file: file.into(), line, problem },
+        };
+        Self::Value { file: file.into(), line, key, problem }
     }
 }

@@ -8,7 +8,7 @@ mod error;
 mod value;
 
 use std::{
-    env, fs, io,
+    env, fmt, fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -78,7 +78,7 @@ pub struct ContainerdSection {
 }
 
 /// `[agent]`: settings that are handed to the agent.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentSection {
     /// Proxy for plain http.
@@ -175,6 +175,24 @@ impl Config {
         }
         config.file = Some(file.into());
         Ok(config)
+    }
+}
+
+// Proxy URLs may hold a password.
+impl fmt::Debug for AgentSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { http_proxy, https_proxy, no_proxy, ca_files, .. } = self;
+        let Self { insecure_registries, auth_file, decrypt_config, ocicrypt_config, .. } = self;
+        f.debug_struct("AgentSection")
+            .field("http_proxy", &http_proxy.is_some())
+            .field("https_proxy", &https_proxy.is_some())
+            .field("no_proxy", no_proxy)
+            .field("ca_files", ca_files)
+            .field("insecure_registries", insecure_registries)
+            .field("auth_file", auth_file)
+            .field("decrypt_config", decrypt_config)
+            .field("ocicrypt_config", ocicrypt_config)
+            .finish()
     }
 }
 
