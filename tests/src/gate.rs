@@ -1,0 +1,110 @@
+//! A way to the registry that a scenario can hold or cut: a TCP forwarder with its own name and port.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+    sync::watch,
+};
+
+/// What happens to bytes on the way to and from the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// They pass.
+    Open,
+    /// Connections are taken and then hang.
+    Held,
+    /// Nothing listens; connections that exist are closed.
+    Cut,
+}
+
+/// One forwarder.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    authority: String,
+    flow: Arc<watch::Sender<Flow>>,
+}
+
+impl Gate {
+    /// Listens on `listen` and forwards to `registry`; `host` is the name that clients use.
+    ///
+    /// # Errors
+    /// When the port can't be bound.
+    pub fn open(rt: &Handle, host: &str, listen: SocketAddr, registry: SocketAddr) -> Result<Self> {
+        let (flow, changes) = watch::channel(Flow::Open);
+        let listener = rt.block_on(bind(listen))?;
+        rt.spawn(serve(listener, listen, registry, changes));
+        Ok(Self { authority: format!("{host}:{}", listen.port()), flow: Arc::new(flow) })
+    }
+
+    /// `host:port`, the registry part of references that go through this gate.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Switches what happens from now on.
+    pub fn set(&self, flow: Flow) {
+        self.flow.send_replace(flow);
+    }
+}
+
+async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(listen).await.with_context(|| format!("binding {listen}"))
+}
+
+async fn serve(first: TcpListener, listen: SocketAddr, registry: SocketAddr, mut changes: watch::Receiver<Flow>) {
+    let mut listener = Some(first);
+    loop {
+        if *changes.borrow_and_update() == Flow::Cut {
+            listener = None;
+        } else if listener.is_none() {
+            listener = bind(listen).await.ok();
+        }
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            Ok((client, _)) = accepted => {
+                tokio::spawn(forward(client, registry, changes.clone()));
+            }
+        }
+    }
+}
+
+async fn forward(mut client: TcpStream, registry: SocketAddr, changes: watch::Receiver<Flow>) {
+    let Ok(mut server) = TcpStream::connect(registry).await else { return };
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let mut cut = changes.clone();
+    tokio::select! {
+        _ = cut.wait_for(|flow| *flow == Flow::Cut) => {}
+        _ = async { tokio::join!(copy(from_client, to_server, changes.clone()), copy(from_server, to_client, changes)) } => {}
+    }
+}
+
+async fn copy(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut changes: watch::Receiver<Flow>,
+) {
+    let mut buffer = vec![0_u8; 64 << 10];
+    loop {
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+        if changes.wait_for(|flow| *flow != Flow::Held).await.is_err() {
+            break;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            break;
+        }
+    }
+    // The other side may have gone first.
+    let _ = to.shutdown().await;
+}

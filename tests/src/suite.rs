@@ -1,0 +1,195 @@
+//! Scenarios and how they are run: named `group::claim::handler`, several at once, filtered like cargo's tests.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::{Context, Result};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::{
+    handlers::{ENCLAVE_CC, Product, RUNC},
+    leak,
+    namespace::{self, Unified},
+    node::{Node, lock},
+    pod::PodSpec,
+};
+
+/// Scenarios mostly wait; two cores carry four of them.
+const AT_ONCE: usize = 4;
+
+/// A scenario's body.
+pub type Body = fn(&Scene) -> Result<()>;
+
+/// A scenario and the handlers it runs under.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    name: &'static str,
+    handlers: &'static [&'static str],
+    body: Body,
+}
+
+/// A claim about every runtime: proved with runc, then shown for enclave-cc.
+#[must_use]
+pub const fn shared(name: &'static str, body: Body) -> Scenario {
+    Scenario { name, handlers: &[RUNC, ENCLAVE_CC], body }
+}
+
+/// A claim about enclave-cc.
+#[must_use]
+pub const fn enclave(name: &'static str, body: Body) -> Scenario {
+    Scenario { name, handlers: &[ENCLAVE_CC], body }
+}
+
+/// A claim about one other handler.
+#[must_use]
+pub const fn under(handler: &'static [&'static str], name: &'static str, body: Body) -> Scenario {
+    Scenario { name, handlers: handler, body }
+}
+
+/// A running scenario: the node, and what it has to leave no trace of.
+#[derive(Debug)]
+pub struct Scene {
+    node: Arc<Node>,
+    name: String,
+    handler: &'static str,
+    ids: Mutex<Vec<String>>,
+    cgroups: Mutex<Vec<String>>,
+}
+
+impl Scene {
+    /// A scene outside a suite, as the demo's.
+    #[must_use]
+    pub fn new(node: Arc<Node>, name: &str, handler: &'static str) -> Self {
+        Self { node, name: name.into(), handler, ids: Mutex::default(), cgroups: Mutex::default() }
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The scenario's name with the handler.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A repository of the registry that no other scenario uses.
+    #[must_use]
+    pub fn repository(&self, name: &str) -> String {
+        format!("{}/{name}", self.name.replace("::", "/").replace('_', "-"))
+    }
+
+    /// The runtime handler under test.
+    #[must_use]
+    pub fn handler(&self) -> &'static str {
+        self.handler
+    }
+
+    /// Whether that is stock runc.
+    #[must_use]
+    pub fn is_runc(&self) -> bool {
+        self.handler == RUNC
+    }
+
+    /// A pod to be, under the scene's handler.
+    #[must_use]
+    pub fn pod(&self, name: &str) -> PodSpec<'_> {
+        PodSpec::new(self, name)
+    }
+
+    /// Has the leak check look for `id`.
+    pub fn remember_id(&self, id: &str) {
+        lock(&self.ids).push(id.into());
+    }
+
+    /// Has the leak check look into `cgroup`.
+    pub fn remember_cgroup(&self, cgroup: &str) {
+        lock(&self.cgroups).push(cgroup.into());
+    }
+
+    /// Fails when something is left of what was remembered.
+    ///
+    /// # Errors
+    /// With the list of it.
+    pub fn check_nothing_left(&self) -> Result<()> {
+        leak::check_scenario(&lock(&self.ids), &lock(&self.cgroups))
+    }
+}
+
+/// Runs `scenarios` in a node of their own, as the main function of a test binary.
+///
+/// With `ENCLAVE_CC_TEST_HANDLERS=runc` in the environment only those of runc run, and the product need not be built.
+#[must_use]
+pub fn main(unified: Unified, scenarios: &[Scenario]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if !arguments.list {
+        if let Err(e) = namespace::enter(unified) {
+            report(&format!("the node's namespaces: {e:#}"));
+            return ExitCode::FAILURE;
+        }
+    }
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let only = std::env::var("ENCLAVE_CC_TEST_HANDLERS").ok();
+    let wanted = |handler: &str| only.as_deref().is_none_or(|only| only.split(',').any(|name| name == handler));
+    let node = if arguments.list {
+        None
+    } else {
+        match start(scenarios.iter().flat_map(|scenario| scenario.handlers).any(|name| *name != RUNC && wanted(name))) {
+            Ok(node) => Some(Arc::new(node)),
+            Err(e) => {
+                report(&format!("starting the node: {e:#}"));
+                return ExitCode::FAILURE;
+            }
+        }
+    };
+    let mut trials = Vec::new();
+    for scenario in scenarios {
+        for handler in scenario.handlers.iter().copied().filter(|handler| wanted(handler)) {
+            let name = format!("{}::{}", scenario.name, handler.replace('-', "_"));
+            let (node, body, title) = (node.clone(), scenario.body, name.clone());
+            trials.push(Trial::test(name, move || {
+                let node = node.context("a list runs nothing").map_err(failed)?;
+                run(&Scene::new(node, &title, handler), body)
+            }));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let Some(node) = node else { return ExitCode::SUCCESS };
+    if let Err(e) = node.check_nothing_left() {
+        report(&format!("after the run: {e:#}"));
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
+}
+
+fn start(product: bool) -> Result<Node> {
+    Node::start(if product { Some(Product::locate()?) } else { None })
+}
+
+fn run(scene: &Scene, body: Body) -> Result<(), Failed> {
+    let outcome = body(scene);
+    let left = scene.check_nothing_left();
+    let error = match (outcome, left) {
+        (Ok(()), Ok(())) => return Ok(()),
+        (Err(e), Ok(())) | (Ok(()), Err(e)) => e,
+        (Err(e), Err(left)) => e.context(format!("and {left:#}")),
+    };
+    let log = scene.node().containerd_log().unwrap_or_default();
+    let ids = lock(&scene.ids).clone();
+    let lines: Vec<&str> = log.lines().filter(|line| ids.iter().any(|id| line.contains(id.as_str()))).collect();
+    let shown = lines[lines.len().saturating_sub(40)..].join("\n");
+    Err(failed(error.context(format!("containerd about it:\n{shown}\n"))))
+}
+
+fn failed(error: anyhow::Error) -> Failed {
+    Failed::from(format!("{error:#}"))
+}
+
+#[allow(clippy::print_stderr)] // The program's own report to its user.
+fn report(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,0 +1,82 @@
+//! A pod's life through CRI, alone and beside others.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use k8s_cri::v1;
+use tests::{
+    container::ContainerSpec,
+    images,
+    suite::{Scenario, Scene, shared},
+};
+
+pub const SCENARIOS: &[Scenario] = &[
+    shared("lifecycle::a_pod_lives_through_every_step_of_cri", every_step),
+    shared("lifecycle::three_pods_of_two_containers_live_side_by_side", three_pods),
+    shared("lifecycle::a_container_runs_again_in_the_same_pod", again),
+];
+
+fn every_step(scene: &Scene) -> Result<()> {
+    let image = scene.node().push(&images::program("it runs")?, &scene.repository("app"), "1")?;
+    let pod = scene.pod("pod").run()?;
+    let status = pod.status()?.status.context("no status of the pod")?;
+    ensure!(status.state() == v1::PodSandboxState::SandboxReady, "after RunPodSandbox: {status:?}");
+    pod.pull(&image.reference)?;
+    let container = pod.create(ContainerSpec::new("app", &image.reference))?;
+    ensure!(container.status()?.state() == v1::ContainerState::ContainerCreated, "{:?}", container.status()?);
+    container.start()?;
+    container.wait_log("it runs")?;
+    ensure!(container.status()?.state() == v1::ContainerState::ContainerRunning, "{:?}", container.status()?);
+    let output = container.exec(["/bin/sh", "-c", "echo out; echo err >&2; exit 5"])?;
+    ensure!((output.code, output.stdout.as_str(), output.stderr.as_str()) == (5, "out\n", "err\n"), "{output:?}");
+    ensure!(container.sh("cat /proc/1/cmdline")?.contains("/app"), "pid 1 is not the image's program");
+    container.stop(10)?;
+    let status = container.status()?;
+    ensure!(status.state() == v1::ContainerState::ContainerExited, "after StopContainer: {status:?}");
+    container.remove()?;
+    pod.stop()?;
+    let status = pod.status()?.status.context("no status of the pod")?;
+    ensure!(status.state() == v1::PodSandboxState::SandboxNotready, "after StopPodSandbox: {status:?}");
+    pod.remove()
+}
+
+fn three_pods(scene: &Scene) -> Result<()> {
+    let repository = scene.repository("app");
+    let image = scene.node().push(&images::shell(), &repository, "1")?;
+    let one = |name: String| -> Result<()> {
+        let pod = scene.pod(&name).run()?;
+        let mut containers = Vec::new();
+        for n in 1..=2 {
+            let script = format!("echo {name} container {n}; sleep 100000");
+            containers.push(pod.run(ContainerSpec::new(&format!("c{n}"), &image.reference).script(&script))?);
+        }
+        for (n, container) in (1..=2).zip(&containers) {
+            container.wait_log(&format!("{name} container {n}"))?;
+            let hostname = container.sh("hostname")?;
+            ensure!(hostname.trim() == name, "host name of a container of {name}: {hostname:?}");
+        }
+        pod.remove()
+    };
+    thread::scope(|scope| {
+        let pods: Vec<_> = (1..=3).map(|n| scope.spawn(move || one(format!("pod{n}")))).collect();
+        pods.into_iter().try_for_each(|pod| pod.join().map_err(|_| anyhow::anyhow!("a pod's thread panicked"))?)
+    })
+}
+
+fn again(scene: &Scene) -> Result<()> {
+    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let pod = scene.pod("pod").run()?;
+    for attempt in 0..2 {
+        let spec = ContainerSpec::new("app", &image.reference)
+            .script("test -e /tmp/seen && exit 1; touch /tmp/seen; exit 3")
+            .edit(|config| {
+                config.metadata = Some(v1::ContainerMetadata { name: "app".into(), attempt });
+                config.log_path = format!("app-{attempt}.log");
+            });
+        let container = pod.run(spec)?;
+        let code = container.wait_exit(Duration::from_secs(20))?.exit_code;
+        ensure!(code == 3, "attempt {attempt} found the files of the one before, or failed: {code}");
+        container.remove()?;
+    }
+    pod.remove()
+}
