@@ -21,7 +21,7 @@ mod error;
 mod reaper;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::time::SystemTime;

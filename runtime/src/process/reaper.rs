@@ -88,15 +88,23 @@ impl Reaper {
         match wait::peek(pid.0) {
             // The child is there, alive or not yet consumed: an exit that is remembered was that of an earlier one.
             Ok(_) => self.shared.track(&mut table, pid),
-            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => match table.orphans.remove(&pid.0) {
-                Some(orphan) if orphan.seen_at > hold.opened_at => {
-                    let (_, exit) = watch::channel(Some(orphan.exit));
-                    Ok(Process { pid, pidfd: None, exit, shared: Arc::clone(&self.shared) })
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                let of_this_hold = |orphan: &Orphan| orphan.seen_at > hold.opened_at;
+                if !table.orphans.get(&pid.0).is_some_and(of_this_hold) {
+                    return Err(ProcessError::NotAChild { pid });
                 }
-                _ => Err(ProcessError::NotAChild { pid }),
-            },
+                let exit = table.orphans.remove(&pid.0).map(|orphan| orphan.exit);
+                let (_, exit) = watch::channel(exit);
+                Ok(Process { pid, pidfd: None, exit, shared: Arc::clone(&self.shared) })
+            }
             Err(source) => Err(ProcessError::System { step: "looking for", pid, source }),
         }
+    }
+
+    /// How many exits of unknown children are kept.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.shared.lock().orphans.len()
     }
 }
 

@@ -42,8 +42,8 @@ pub(crate) fn inherit_fds(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>
                 }
             }
             for (target, fd) in (first..).zip(&lifted) {
-                // dup2 leaves close-on-exec off; std has set up 0, 1 and 2 before, and its error pipe is CLOEXEC: were
-                // it at `target`, dup2 would close it and a failed exec would look like a success.
+                // dup2 leaves close-on-exec off. std has set up 0, 1 and 2 by now. Its pipe for a failed exec must not be
+                // at a target, and is not: the runtime's descriptors and the sources themselves are lower.
                 if libc::dup2(*fd, target) < 0 {
                     return Err(io::Error::last_os_error());
                 }
