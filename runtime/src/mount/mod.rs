@@ -7,9 +7,19 @@
 
 use std::path::{Path, PathBuf};
 
+mod attach;
 mod error;
+mod options;
+mod overlay;
+mod place;
+mod table;
+mod unmount;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::MountError;
+pub use table::{MountPoint, mount_points};
 
 /// A mount as containerd describes it (`containerd.types.Mount`).
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -39,8 +49,16 @@ pub enum Access {
 /// An option that this version does not support, or a failing mount; what had been mounted before is unmounted again. When
 /// that fails as well the error is [`MountError::Undo`], which carries both.
 pub fn mount_rootfs(mounts: &[Mount], target: &Path) -> Result<(), MountError> {
-    let _ = (mounts, target);
-    unimplemented!()
+    let mut done = Vec::new();
+    for mount in mounts {
+        if let Err(error) = attach::attach(mount, target, &mut done) {
+            return Err(match unmount::undo(&done) {
+                Ok(()) => error,
+                Err(undo) => MountError::Undo { mount: Box::new(error), undo: Box::new(undo) },
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Mounts an overlay of `lower` (topmost first), `upper` and `work` at `target`, private to this mount namespace.
@@ -48,8 +66,15 @@ pub fn mount_rootfs(mounts: &[Mount], target: &Path) -> Result<(), MountError> {
 /// # Errors
 /// The mount fails.
 pub fn overlay(lower: &[&Path], upper: &Path, work: &Path, target: &Path) -> Result<(), MountError> {
-    let _ = (lower, upper, work, target);
-    unimplemented!()
+    let escaped = |path: &Path| text("overlay", path, target).map(overlay::escape);
+    let lower = lower.iter().map(|path| escaped(path)).collect::<Result<Vec<_>, _>>()?.join(":");
+    let options = vec![
+        format!("lowerdir={lower}"),
+        format!("upperdir={}", escaped(upper)?),
+        format!("workdir={}", escaped(work)?),
+        "private".into(),
+    ];
+    one("overlay", "overlay", options, target)
 }
 
 /// Binds `source` (without what is mounted below it) to `target`, private to this mount namespace.
@@ -57,8 +82,11 @@ pub fn overlay(lower: &[&Path], upper: &Path, work: &Path, target: &Path) -> Res
 /// # Errors
 /// The mount fails; nothing is left mounted.
 pub fn bind(source: &Path, target: &Path, access: Access) -> Result<(), MountError> {
-    let _ = (source, target, access);
-    unimplemented!()
+    let access = match access {
+        Access::ReadOnly => "ro",
+        Access::ReadWrite => "rw",
+    };
+    one("bind", text("bind", source, target)?, vec![access.into(), "private".into()], target)
 }
 
 /// Mounts an empty tmpfs of at most `size_bytes`, mode 0755, at `target`, private to this mount namespace.
@@ -66,8 +94,8 @@ pub fn bind(source: &Path, target: &Path, access: Access) -> Result<(), MountErr
 /// # Errors
 /// The mount fails; nothing is left mounted.
 pub fn private_tmpfs(target: &Path, size_bytes: u64) -> Result<(), MountError> {
-    let _ = (target, size_bytes);
-    unimplemented!()
+    let options = vec!["mode=0755".into(), format!("size={size_bytes}"), "private".into()];
+    one("tmpfs", "tmpfs", options, target)
 }
 
 /// Unmounts everything at and below `path`, deepest first, lazily (`MNT_DETACH`).
@@ -77,8 +105,7 @@ pub fn private_tmpfs(target: &Path, size_bytes: u64) -> Result<(), MountError> {
 /// # Errors
 /// `/proc` can't be read, or something stays mounted.
 pub fn unmount_tree(path: &Path) -> Result<(), MountError> {
-    let _ = path;
-    unimplemented!()
+    unmount::unmount_tree(path)
 }
 
 /// The mount points at and below `path`, in the order in which they were mounted; a path with two mounts on it is there twice.
@@ -86,6 +113,19 @@ pub fn unmount_tree(path: &Path) -> Result<(), MountError> {
 /// # Errors
 /// `/proc` can't be read.
 pub fn mounts_below(path: &Path) -> Result<Vec<PathBuf>, MountError> {
-    let _ = path;
-    unimplemented!()
+    unmount::mounts_below(path)
+}
+
+fn one(kind: &str, source: &str, options: Vec<String>, target: &Path) -> Result<(), MountError> {
+    mount_rootfs(&[Mount { kind: kind.into(), source: source.into(), target: None, options }], target)
+}
+
+/// A path as an option's text.
+fn text<'a>(kind: &str, path: &'a Path, target: &Path) -> Result<&'a str, MountError> {
+    path.to_str().ok_or_else(|| MountError::Unsupported {
+        kind: kind.into(),
+        target: target.to_owned(),
+        option: path.to_string_lossy().into_owned(),
+        reason: "the path is not UTF-8",
+    })
 }
