@@ -9,13 +9,13 @@ use std::{
 
 use protos::agent::{ImageClient, PullImageRequest, PullImageResponse};
 use tokio::time::{Instant, sleep, timeout_at};
-use ttrpc::{Code, r#async::Client, context};
+use ttrpc::{Code, Status, r#async::Client, context};
 
 use crate::{
     answer::{PulledImage, shortened},
     dial::dial,
     endpoint::Endpoint,
-    error::{AgentError, BadAnswer},
+    error::AgentError,
 };
 
 /// First and longest pause between two attempts to connect to an agent that is starting.
@@ -45,6 +45,9 @@ pub struct PullRequest {
     /// `USER[:PASSWORD]` for the registry, or empty.
     pub source_creds: String,
 }
+
+/// A response, or the error that the agent chose to answer with.
+type Answer = Result<PullImageResponse, Status>;
 
 impl AgentClient {
     /// A client of the agent that listens at `endpoint` of the network namespace `netns` (a path such
@@ -105,38 +108,46 @@ impl AgentClient {
             Ok(called) => called.map_err(|source| self.unreachable(source))?,
             Err(_) => return Err(self.deadline("a pull", deadline, None)),
         };
-        let answer = called.map_err(|error| self.answered_error(&image, error))?;
+        let answer = match called {
+            Ok(answer) => answer,
+            Err(status) => return Err(self.said(image, &status)),
+        };
         PulledImage::checked(&image, answer).map_err(|source| AgentError::BadAnswer { image, source })
     }
 
-    /// The answer to `message`, over the kept connection or else over a new one. The outer error is
-    /// that there is no connection.
-    async fn call(
-        &self,
-        message: &PullImageRequest,
-        deadline: Duration,
-    ) -> io::Result<Result<PullImageResponse, ttrpc::Error>> {
-        let nanos = (deadline + DEADLINE_SLACK).as_nanos();
-        let context = || context::with_timeout(i64::try_from(nanos).unwrap_or(i64::MAX));
+    /// What the agent says to `message`, over the kept connection or else over a new one.
+    async fn call(&self, message: &PullImageRequest, deadline: Duration) -> io::Result<Answer> {
         if let Some(kept) = self.kept() {
-            match ImageClient::new(kept).pull_image(context(), message).await {
-                Err(error) if is_broken(&error) => {
+            match self.call_over(kept, message, deadline).await {
+                Err(error) => {
                     log::debug!(
                         "the connection to the agent at {} is gone ({error}), dialling again",
                         self.endpoint
                     );
-                    self.keep(None);
                 }
-                answered => return Ok(answered),
+                answered => return answered,
             }
         }
-        let answered = ImageClient::new(self.dial().await?).pull_image(context(), message).await;
-        match answered {
-            Err(error) if is_broken(&error) => {
+        self.call_over(self.dial().await?, message, deadline).await
+    }
+
+    /// Calls over `client`, and gives the connection up if it turns out to be of no use.
+    async fn call_over(
+        &self,
+        client: Client,
+        message: &PullImageRequest,
+        deadline: Duration,
+    ) -> io::Result<Answer> {
+        let nanos = i64::try_from((deadline + DEADLINE_SLACK).as_nanos()).unwrap_or(i64::MAX);
+        match ImageClient::new(client).pull_image(context::with_timeout(nanos), message).await {
+            Ok(response) => Ok(Ok(response)),
+            Err(ttrpc::Error::RpcStatus(status)) => Ok(Err(status)),
+            // Every other error is about the connection, or about bytes that are no ttrpc; ttrpc uses
+            // several variants for either.
+            Err(error) => {
                 self.keep(None);
                 Err(io::Error::new(io::ErrorKind::ConnectionAborted, error))
             }
-            answered => Ok(answered),
         }
     }
 
@@ -163,20 +174,11 @@ impl AgentClient {
         AgentError::Deadline { endpoint: self.endpoint.clone(), operation, deadline, source }
     }
 
-    fn answered_error(&self, image: &str, error: ttrpc::Error) -> AgentError {
-        let image = image.to_owned();
-        match error {
-            ttrpc::Error::RpcStatus(status) => {
-                let message = shortened(status.message());
-                match status.code() {
-                    Code::UNAUTHENTICATED => AgentError::Refused { endpoint: self.endpoint.clone(), message },
-                    code => AgentError::Said { image, code, message },
-                }
-            }
-            other => {
-                let problem = shortened(&other.to_string());
-                AgentError::BadAnswer { image, source: BadAnswer::Encoding { problem } }
-            }
+    fn said(&self, image: String, status: &Status) -> AgentError {
+        let message = shortened(status.message());
+        match status.code() {
+            Code::UNAUTHENTICATED => AgentError::Refused { endpoint: self.endpoint.clone(), message },
+            code => AgentError::Said { image, code, message },
         }
     }
 }
@@ -198,14 +200,5 @@ impl fmt::Debug for PullRequest {
             .field("image", image)
             .field("container_id", container_id)
             .finish_non_exhaustive()
-    }
-}
-
-/// Whether the connection is gone, as opposed to an answer that came over it.
-fn is_broken(error: &ttrpc::Error) -> bool {
-    use ttrpc::Error::{Eof, LocalClosed, Nix, Others, RemoteClosed, RpcStatus, Socket};
-    match error {
-        Socket(_) | Nix(_) | LocalClosed | RemoteClosed | Eof => true,
-        RpcStatus(_) | Others(_) => false,
     }
 }

@@ -9,7 +9,7 @@ use crate::endpoint::Endpoint;
 /// A call of the agent failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// Nothing answers at the endpoint, or the connection broke.
+    /// Nothing answers at the endpoint, the connection broke, or what answers does not speak ttrpc.
     #[error("the agent at {endpoint} cannot be reached")]
     Unreachable {
         /// Where it should listen.
@@ -94,12 +94,6 @@ pub enum BadAnswer {
     /// The image config is not a JSON object.
     #[error("the image config is not a JSON object: {problem}")]
     ConfigNotJson {
-        /// Why not.
-        problem: String,
-    },
-    /// The answer cannot be decoded.
-    #[error("it cannot be decoded: {problem}")]
-    Encoding {
         /// Why not.
         problem: String,
     },
