@@ -12,6 +12,7 @@ use tonic::Status;
 
 use crate::{
     cri::{Cri, DEADLINE},
+    stream::Stream,
     wait,
 };
 
@@ -180,6 +181,32 @@ impl Container {
         let answer = self.cri.exec_sync(request, DEADLINE)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Output { code: answer.exit_code, stdout: text(&answer.stdout), stderr: text(&answer.stderr) })
+    }
+
+    /// Opens an interactive command in it.
+    ///
+    /// # Errors
+    /// When containerd or its stream server refuses.
+    pub fn open_exec(&self, command: &[&str], tty: bool) -> Result<Stream> {
+        let request = v1::ExecRequest {
+            container_id: self.id.clone(),
+            cmd: command.iter().map(|&word| word.to_owned()).collect(),
+            tty,
+            stdin: true,
+            stdout: true,
+            stderr: !tty,
+        };
+        Stream::connect(&self.cri.exec(request, DEADLINE)?.url)
+    }
+
+    /// Attaches to its first process.
+    ///
+    /// # Errors
+    /// When containerd or its stream server refuses.
+    pub fn attach(&self, tty: bool) -> Result<Stream> {
+        let request =
+            v1::AttachRequest { container_id: self.id.clone(), stdin: true, tty, stdout: true, stderr: !tty };
+        Stream::connect(&self.cri.attach(request, DEADLINE)?.url)
     }
 
     /// What a shell script prints in it.

@@ -70,12 +70,14 @@ impl Layer {
         Ok(self)
     }
 
-    /// Adds a hard link to `target` of this layer.
+    /// Adds a hard link to `target` of this layer, with the mode and owner of the file, as tar has it.
     ///
     /// # Errors
     /// When a path does not fit a tar header.
-    pub fn hard_link(mut self, path: &str, target: &str) -> Result<Self> {
-        let mut header = header(tar::EntryType::Link, 0o644, 0);
+    pub fn hard_link(mut self, path: &str, target: &str, mode: u32, owner: (u64, u64)) -> Result<Self> {
+        let mut header = header(tar::EntryType::Link, mode, 0);
+        header.set_uid(owner.0);
+        header.set_gid(owner.1);
         self.tar.append_link(&mut header, path, target)?;
         Ok(self)
     }

@@ -19,6 +19,10 @@ use crate::{
 /// Scenarios mostly wait; two cores carry four of them.
 const AT_ONCE: usize = 4;
 
+/// How much of containerd's log a failure shows.
+const LOG_LINES: usize = 30;
+const LOG_WIDTH: usize = 600;
+
 /// A scenario's body.
 pub type Body = fn(&Scene) -> Result<()>;
 
@@ -180,9 +184,11 @@ fn run(scene: &Scene, body: Body) -> Result<(), Failed> {
     };
     let log = scene.node().containerd_log().unwrap_or_default();
     let ids = lock(&scene.ids).clone();
-    let lines: Vec<&str> = log.lines().filter(|line| ids.iter().any(|id| line.contains(id.as_str()))).collect();
-    let shown = lines[lines.len().saturating_sub(40)..].join("\n");
-    Err(failed(error.context(format!("containerd about it:\n{shown}\n"))))
+    let about = |line: &&str| ids.iter().any(|id| line.contains(id.as_str())) && !line.contains("level=debug");
+    // Whole OCI specs are among the lines.
+    let lines: Vec<String> = log.lines().filter(about).map(|line| line.chars().take(LOG_WIDTH).collect()).collect();
+    let shown = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+    Err(Failed::from(format!("{error:#}\ncontainerd about it:\n{shown}")))
 }
 
 fn failed(error: anyhow::Error) -> Failed {

@@ -14,6 +14,8 @@ pub const SCENARIOS: &[Scenario] = &[
     shared("lifecycle::a_pod_lives_through_every_step_of_cri", every_step),
     shared("lifecycle::three_pods_of_two_containers_live_side_by_side", three_pods),
     shared("lifecycle::a_container_runs_again_in_the_same_pod", again),
+    shared("lifecycle::attach_reaches_the_first_process", attach),
+    shared("lifecycle::an_interactive_exec_gives_output_and_exit_code", interactive),
 ];
 
 fn every_step(scene: &Scene) -> Result<()> {
@@ -78,5 +80,40 @@ fn again(scene: &Scene) -> Result<()> {
         ensure!(code == 3, "attempt {attempt} found the files of the one before, or failed: {code}");
         container.remove()?;
     }
+    pod.remove()
+}
+
+fn attach(scene: &Scene) -> Result<()> {
+    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let pod = scene.pod("pod").run()?;
+    for tty in [false, true] {
+        let spec = ContainerSpec::new(if tty { "tty" } else { "pipe" }, &image.reference)
+            .script("echo ready; while read line; do echo \"got $line\"; done")
+            .edit(|config| {
+                config.stdin = true;
+                config.tty = tty;
+            });
+        let container = pod.run(spec)?;
+        container.wait_log("ready")?;
+        let mut stream = container.attach(tty)?;
+        stream.write("hello\n")?;
+        stream.read_until("got hello")?;
+        container.wait_log("got hello")?;
+    }
+    pod.remove()
+}
+
+fn interactive(scene: &Scene) -> Result<()> {
+    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let pod = scene.pod("pod").run()?;
+    let container = pod.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
+    let mut stream = container.open_exec(&["/bin/sh"], true)?;
+    stream.write("tty; exit 4\n")?;
+    let (code, output) = stream.finish()?;
+    ensure!(code == 4 && output.contains("/dev/pts/0"), "exit code {code}, output {output:?}");
+    let mut stream = container.open_exec(&["/bin/sh"], false)?;
+    stream.write("tty; exit 6\n")?;
+    let (code, output) = stream.finish()?;
+    ensure!(code == 6 && output.contains("not a tty"), "exit code {code}, output {output:?}");
     pod.remove()
 }

@@ -2,13 +2,15 @@
 #![forbid(unsafe_code)]
 
 mod exits;
+mod images;
 mod lifecycle;
+mod parity;
 
 use std::process::ExitCode;
 
 use tests::{namespace::Unified, suite};
 
 fn main() -> ExitCode {
-    let scenarios = [lifecycle::SCENARIOS, exits::SCENARIOS].concat();
+    let scenarios = [lifecycle::SCENARIOS, exits::SCENARIOS, images::SCENARIOS, parity::SCENARIOS].concat();
     suite::main(Unified::Keep, &scenarios)
 }
