@@ -6,6 +6,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match boot::occlum::boot_agent() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => boot::report::failure("enclave-agent-init", &error),
+        Err(error) => boot::report::failure("enclave-agent-init", &error, None),
     }
 }

@@ -3,13 +3,17 @@
 
 use std::process::ExitCode;
 
-use boot::hook;
+use boot::{hook, report};
+
+const NAME: &str = "enclave-boot-hook";
 
 fn main() -> ExitCode {
-    let done = hook::Args::parse(std::env::args_os().skip(1))
-        .and_then(|args| hook::run(&args, std::io::stdin().lock()));
-    match done {
+    let args = match hook::Args::parse(std::env::args_os().skip(1)) {
+        Ok(args) => args,
+        Err(error) => return report::failure(NAME, &error, None),
+    };
+    match hook::run(&args, std::io::stdin().lock()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => boot::report::failure("enclave-boot-hook", &error),
+        Err(error) => report::failure(NAME, &error, args.report()),
     }
 }

@@ -6,6 +6,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match boot::occlum::boot_app() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => boot::report::failure("enclave-boot-init", &error),
+        Err(error) => boot::report::failure("enclave-boot-init", &error, None),
     }
 }

@@ -9,7 +9,9 @@ use unpack::UnpackError;
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     /// Wrong arguments.
-    #[error("usage: enclave-boot-hook --store DIR --seal-key FILE [--memory-limit BYTES] < state.json")]
+    #[error(
+        "usage: enclave-boot-hook --store DIR --seal-key FILE [--memory-limit BYTES] [--report FILE] < state.json"
+    )]
     Usage,
     /// The process could not be protected.
     #[error("cannot switch off core dumps and tracing of this process")]

@@ -19,7 +19,10 @@ mod mounts;
 mod newroot;
 mod spec;
 
-use std::{io::Read, path::PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use rustix::{
     mount::{MountFlags, MountPropagationFlags},
@@ -37,10 +40,11 @@ pub struct Args {
     store: PathBuf,
     seal_key: PathBuf,
     memory_limit_bytes: Option<u64>,
+    report: Option<PathBuf>,
 }
 
 impl Args {
-    /// Reads `--store DIR --seal-key FILE [--memory-limit BYTES]`, without the program's name.
+    /// Reads `--store DIR --seal-key FILE [--memory-limit BYTES] [--report FILE]`, without the program's name.
     ///
     /// # Errors
     /// [`HookError::Usage`].
@@ -56,6 +60,7 @@ impl Args {
                     let bytes = value.to_str().and_then(|text| text.parse().ok());
                     parsed.memory_limit_bytes = Some(bytes.ok_or(HookError::Usage)?);
                 }
+                Some("--report") => parsed.report = Some(value.into()),
                 _ => return Err(HookError::Usage),
             }
         }
@@ -63,6 +68,12 @@ impl Args {
             return Err(HookError::Usage);
         }
         Ok(parsed)
+    }
+
+    /// Where to write the error as well: crun 1.8 drops the output of hooks.
+    #[must_use]
+    pub fn report(&self) -> Option<&Path> {
+        self.report.as_deref()
     }
 }
 
