@@ -51,14 +51,6 @@ pub enum BundleError {
         #[source]
         source: serde_json::Error,
     },
-    /// Something that an edit needs is not in the config.
-    #[error("config of bundle {path} has no {what}")]
-    Missing {
-        /// The bundle.
-        path: PathBuf,
-        /// Place in the JSON.
-        what: &'static str,
-    },
     /// A value can't be written in JSON or means something else there.
     #[error("{what} {value:?} can't be put into the config of bundle {path}")]
     Value {

@@ -6,95 +6,46 @@
 //!
 //! It knows nothing of why a bundle is changed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
 
+use serde::Deserialize;
+use serde_json::Value;
+
+mod cgroups_path;
+mod edit;
 mod error;
+mod facts;
 mod spec;
 
+#[cfg(test)]
+mod tests;
+
+pub use cgroups_path::CgroupsPath;
+pub use edit::DeviceAccess;
 pub use error::BundleError;
+pub use facts::{NamespaceKind, PidNamespace};
 pub use spec::{
-    Hook, Hooks, IdMapping, Linux, Memory, Namespace, Process, Resources, Root, Spec, SpecMount, User,
+    Device, DeviceRule, Hook, Hooks, IdMapping, Linux, Memory, Namespace, Process, Resources, Root, Spec,
+    SpecMount, User,
 };
 
 use crate::ids::BundlePath;
 
+const CONFIG: &str = "config.json";
+
 /// Largest `config.json` that is read.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
-
-/// Whose PID namespace a container lives in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PidNamespace {
-    /// Its own, a new one: its end kills every process in it.
-    Own,
-    /// The host's.
-    Host,
-    /// Another one's, by path.
-    Shared(PathBuf),
-}
-
-/// A namespace kind of `linux.namespaces`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum NamespaceKind {
-    Pid,
-    Network,
-    Mount,
-    Ipc,
-    Uts,
-    User,
-    Cgroup,
-    Time,
-}
-
-impl NamespaceKind {
-    /// The specification's word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pid => "pid",
-            Self::Network => "network",
-            Self::Mount => "mount",
-            Self::Ipc => "ipc",
-            Self::Uts => "uts",
-            Self::User => "user",
-            Self::Cgroup => "cgroup",
-            Self::Time => "time",
-        }
-    }
-}
-
-/// `linux.cgroupsPath`, in one of its two forms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CgroupsPath {
-    /// A path below the cgroup hierarchies.
-    Fs(PathBuf),
-    /// `slice:prefix:name`, for backends with `--systemd-cgroup`.
-    Systemd {
-        /// Slice unit; may be empty.
-        slice: String,
-        /// Prefix of the scope unit; may be empty.
-        prefix: String,
-        /// Name of the scope unit.
-        name: String,
-    },
-}
-
-/// What a container may do with a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceAccess {
-    /// `r`
-    Read,
-    /// `rw`
-    ReadWrite,
-    /// `rwm`
-    ReadWriteMknod,
-}
 
 /// A bundle whose config has been read.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     path: BundlePath,
-    config: serde_json::Value,
+    config: Value,
     spec: Spec,
     mode: u32,
 }
@@ -106,8 +57,15 @@ impl Bundle {
     /// The directory or its `config.json` is missing, the file is no regular file, larger than [`MAX_CONFIG_BYTES`], not
     /// JSON, or has a value of the wrong type.
     pub fn open(path: &BundlePath) -> Result<Self, BundleError> {
-        let _ = path;
-        unimplemented!()
+        let file = path.join(CONFIG);
+        let (bytes, mode) = read(path.as_path(), &file)?;
+        let config = parse(&file, &bytes)?;
+        let spec = Spec::deserialize(&config).map_err(|source| BundleError::Parse {
+            path: file,
+            at: "the top".into(),
+            source,
+        })?;
+        Ok(Self { path: path.clone(), config, spec, mode })
     }
 
     /// Writes the changes back: a new file beside the old one, renamed over it, with the old one's mode.
@@ -123,232 +81,60 @@ impl Bundle {
     /// # Errors
     /// Writing fails; a file that was there is as it was.
     pub fn save_to(&self, bundle: &BundlePath) -> Result<(), BundleError> {
-        let _ = (bundle, self.mode, &self.config);
-        unimplemented!()
+        let file = bundle.join(CONFIG);
+        self.write(bundle.as_path(), &file).map_err(|source| BundleError::Write { path: file, source })
+    }
+
+    fn write(&self, directory: &Path, file: &Path) -> io::Result<()> {
+        let mut written = tempfile::Builder::new().prefix(".config.json.").tempfile_in(directory)?;
+        written.write_all(&serde_json::to_vec(&self.config)?)?;
+        written.as_file().set_permissions(Permissions::from_mode(self.mode))?;
+        written.persist(file)?;
+        Ok(())
     }
 }
 
-/// Facts.
-impl Bundle {
-    /// The bundle's directory.
-    #[must_use]
-    pub fn path(&self) -> &BundlePath {
-        &self.path
-    }
-
-    /// The config as far as it is read.
-    #[must_use]
-    pub fn spec(&self) -> &Spec {
-        &self.spec
-    }
-
-    /// The config as it is, with everything in it.
-    #[must_use]
-    pub fn raw(&self) -> &serde_json::Value {
-        &self.config
-    }
-
-    /// An annotation's value.
-    #[must_use]
-    pub fn annotation(&self, key: &str) -> Option<&str> {
-        self.spec.annotations.get(key).map(String::as_str)
-    }
-
-    /// The root file system's directory: `root.path`, resolved against the bundle.
-    #[must_use]
-    pub fn rootfs(&self) -> Option<PathBuf> {
-        self.spec.root.as_ref().map(|root| self.path.join(&root.path))
-    }
-
-    /// Whether the backend is to make the root read-only.
-    #[must_use]
-    pub fn root_is_readonly(&self) -> bool {
-        self.spec.root.as_ref().is_some_and(|root| root.readonly)
-    }
-
-    /// Whether the init process gets a pseudo terminal.
-    #[must_use]
-    pub fn terminal(&self) -> bool {
-        self.spec.process.as_ref().is_some_and(|process| process.terminal)
-    }
-
-    /// The init process' program and arguments.
-    #[must_use]
-    pub fn args(&self) -> &[String] {
-        self.spec.process.as_ref().map_or(&[], |process| &process.args)
-    }
-
-    /// The init process' environment, `KEY=value` each.
-    #[must_use]
-    pub fn env(&self) -> &[String] {
-        self.spec.process.as_ref().map_or(&[], |process| &process.env)
-    }
-
-    /// The init process' working directory.
-    #[must_use]
-    pub fn cwd(&self) -> Option<&Path> {
-        self.spec.process.as_ref().map(|process| process.cwd.as_path())
-    }
-
-    /// Memory limit in bytes, if there is one.
-    #[must_use]
-    pub fn memory_limit(&self) -> Option<u64> {
-        self.spec
-            .linux
-            .resources
-            .memory
-            .limit
-            .and_then(|limit| u64::try_from(limit).ok())
-            .filter(|limit| *limit > 0)
-    }
-
-    /// The cgroup that the config asks for.
-    #[must_use]
-    pub fn cgroups_path(&self) -> Option<CgroupsPath> {
-        unimplemented!()
-    }
-
-    /// The path of a joined namespace; `Some(None)` is a new one, `None` the host's.
-    #[must_use]
-    pub fn namespace(&self, kind: NamespaceKind) -> Option<Option<&Path>> {
-        let entry = self.spec.linux.namespaces.iter().find(|ns| ns.kind == kind.as_str())?;
-        Some(entry.path.as_deref().filter(|path| !path.as_os_str().is_empty()))
-    }
-
-    /// Whose PID namespace the container lives in.
-    #[must_use]
-    pub fn pid_namespace(&self) -> PidNamespace {
-        match self.namespace(NamespaceKind::Pid) {
-            None => PidNamespace::Host,
-            Some(None) => PidNamespace::Own,
-            Some(Some(path)) => PidNamespace::Shared(path.to_owned()),
+/// Reads the config and its permissions, without trusting what the name leads to.
+fn read(bundle: &Path, path: &Path) -> Result<(Vec<u8>, u32), BundleError> {
+    let failed = |source| BundleError::Read { path: path.to_owned(), source };
+    // Without O_NONBLOCK a fifo would hold the open forever.
+    let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(match fs::symlink_metadata(bundle) {
+                Ok(_) => BundleError::NoConfig { path: path.to_owned() },
+                Err(_) => BundleError::NoBundle { path: bundle.to_owned() },
+            });
         }
+        Err(e) => return Err(failed(e)),
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(BundleError::NotAFile { path: path.to_owned() });
     }
-
-    /// Whether the container has a user namespace other than the host's.
-    #[must_use]
-    pub fn has_user_namespace(&self) -> bool {
-        self.namespace(NamespaceKind::User).is_some() || !self.spec.linux.uid_mappings.is_empty()
-    }
+    let bytes = read_bounded(&mut file).map_err(failed)?;
+    let bytes =
+        bytes.ok_or_else(|| BundleError::TooLarge { path: path.to_owned(), limit: MAX_CONFIG_BYTES })?;
+    Ok((bytes, metadata.permissions().mode() & 0o7777))
 }
 
-/// Changes. All of them are in memory until [`Bundle::save`].
-#[allow(unused_variables)]
-impl Bundle {
-    /// Sets `root.path`, absolute or relative to the bundle.
-    ///
-    /// # Errors
-    /// The path is not UTF-8.
-    pub fn set_root_path(&mut self, path: &Path) -> Result<(), BundleError> {
-        unimplemented!()
-    }
+fn read_bounded(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let length = file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok((u64::try_from(length).is_ok_and(|length| length <= MAX_CONFIG_BYTES)).then_some(bytes))
+}
 
-    /// Sets `root.readonly`.
-    pub fn set_root_readonly(&mut self, readonly: bool) {
-        unimplemented!()
+/// Parses the config as a whole, after a check of the part that is understood, whose errors name the place.
+fn parse(path: &Path, bytes: &[u8]) -> Result<Value, BundleError> {
+    let failed = |at: String, source| BundleError::Parse { path: path.to_owned(), at, source };
+    let config: Value = serde_json::from_slice(bytes).map_err(|e| failed("the text".into(), e))?;
+    if !config.is_object() {
+        let source =
+            serde::de::Error::invalid_type(serde::de::Unexpected::Other("another value"), &"an object");
+        return Err(failed("the top".into(), source));
     }
-
-    /// Puts a hook in front of all other `createContainer` hooks.
-    ///
-    /// # Errors
-    /// The path is not UTF-8.
-    pub fn prepend_create_container_hook(&mut self, hook: &Hook) -> Result<(), BundleError> {
-        unimplemented!()
-    }
-
-    /// Sets `process.args`.
-    pub fn set_args(&mut self, args: &[String]) {
-        unimplemented!()
-    }
-
-    /// Sets `process.cwd`.
-    ///
-    /// # Errors
-    /// The path is not UTF-8.
-    pub fn set_cwd(&mut self, cwd: &Path) -> Result<(), BundleError> {
-        unimplemented!()
-    }
-
-    /// Sets a variable of the init process' environment, replacing what it was.
-    ///
-    /// # Errors
-    /// `key` is empty or has a `=` or NUL in it, `value` has a NUL in it.
-    pub fn set_env(&mut self, key: &str, value: &str) -> Result<(), BundleError> {
-        unimplemented!()
-    }
-
-    /// Sets `process.terminal`.
-    pub fn set_terminal(&mut self, terminal: bool) {
-        unimplemented!()
-    }
-
-    /// Sets or, with `None`, removes `process.oomScoreAdj`.
-    pub fn set_oom_score_adj(&mut self, value: Option<i64>) {
-        unimplemented!()
-    }
-
-    /// Sets `hostname`.
-    pub fn set_hostname(&mut self, hostname: &str) {
-        unimplemented!()
-    }
-
-    /// Adds a mount after all others.
-    ///
-    /// # Errors
-    /// The destination is not UTF-8 or relative.
-    pub fn add_mount(&mut self, mount: &SpecMount) -> Result<(), BundleError> {
-        unimplemented!()
-    }
-
-    /// Gives the container the host's device node `host`, at the same path or at `inside`, and allows its use. Numbers, type,
-    /// mode and owner are those of the host's node at this moment.
-    ///
-    /// # Errors
-    /// `host` is no device node, or a path is not UTF-8.
-    pub fn add_device(
-        &mut self,
-        host: &Path,
-        inside: Option<&Path>,
-        access: DeviceAccess,
-    ) -> Result<(), BundleError> {
-        unimplemented!()
-    }
-
-    /// Makes the container join the namespace at `path`.
-    ///
-    /// # Errors
-    /// The path is not UTF-8.
-    pub fn set_namespace_path(&mut self, kind: NamespaceKind, path: &Path) -> Result<(), BundleError> {
-        unimplemented!()
-    }
-
-    /// Gives the container a new namespace of this kind.
-    pub fn set_namespace_new(&mut self, kind: NamespaceKind) {
-        unimplemented!()
-    }
-
-    /// Leaves the container in the host's namespace of this kind.
-    pub fn set_namespace_host(&mut self, kind: NamespaceKind) {
-        unimplemented!()
-    }
-
-    /// Sets `linux.cgroupsPath`, in either form.
-    pub fn set_cgroups_path(&mut self, path: &str) {
-        unimplemented!()
-    }
-
-    /// Sets an annotation.
-    pub fn set_annotation(&mut self, key: &str, value: &str) {
-        unimplemented!()
-    }
-
-    /// Removes an annotation.
-    pub fn remove_annotation(&mut self, key: &str) {
-        unimplemented!()
-    }
-
-    /// Removes `linux.seccomp`.
-    pub fn remove_seccomp(&mut self) {
-        unimplemented!()
-    }
+    let mut text = serde_json::Deserializer::from_slice(bytes);
+    let checked: Result<Spec, _> = serde_path_to_error::deserialize(&mut text);
+    checked.map_err(|e| failed(e.path().to_string(), e.into_inner()))?;
+    Ok(config)
 }

@@ -46,6 +46,7 @@ pub struct Spec {
 #[non_exhaustive]
 pub struct Root {
     /// Absolute, or relative to the bundle.
+    #[serde(default, deserialize_with = "null_is_default")]
     pub path: PathBuf,
     /// Whether the backend makes it read-only.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -167,6 +168,9 @@ pub struct Linux {
     /// Limits.
     #[serde(deserialize_with = "null_is_default")]
     pub resources: Resources,
+    /// Device nodes.
+    #[serde(deserialize_with = "null_is_default")]
+    pub devices: Vec<Device>,
     /// Propagation of the root mount.
     pub rootfs_propagation: Option<String>,
     /// SELinux context of mounts.
@@ -182,6 +186,24 @@ pub struct Namespace {
     pub kind: String,
     /// The namespace to join; `None` is a new one.
     pub path: Option<PathBuf>,
+}
+
+/// An entry of `linux.devices`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Device {
+    /// Place in the container.
+    pub path: PathBuf,
+    /// `c`, `b`, `u` or `p`.
+    #[serde(rename = "type", default, deserialize_with = "null_is_default")]
+    pub kind: String,
+    /// Device number.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub major: i64,
+    /// Device number.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub minor: i64,
 }
 
 /// An entry of `linux.uidMappings` or `linux.gidMappings`.
@@ -207,6 +229,27 @@ pub struct Resources {
     /// Memory limits.
     #[serde(deserialize_with = "null_is_default")]
     pub memory: Memory,
+    /// Rules of device access; the last that applies wins.
+    #[serde(deserialize_with = "null_is_default")]
+    pub devices: Vec<DeviceRule>,
+}
+
+/// An entry of `linux.resources.devices`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct DeviceRule {
+    /// Or deny.
+    pub allow: bool,
+    /// `a` or `None` for all, `b`, `c`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// `None` or -1 for all.
+    pub major: Option<i64>,
+    /// `None` or -1 for all.
+    pub minor: Option<i64>,
+    /// Of `r`, `w`, `m`; `None` for all.
+    pub access: Option<String>,
 }
 
 /// `linux.resources.memory`.
