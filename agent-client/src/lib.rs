@@ -5,6 +5,7 @@
 //! nothing of containers; it is told where the agent listens.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods)]
 
 mod answer;
 mod client;
