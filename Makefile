@@ -15,6 +15,7 @@ export ENCLAVE_CC_BIN_DIR := $(BIN_DIR)
 export ENCLAVE_CC_BUNDLES := $(BUNDLES)
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help demo test check fmt fmt-check clippy deny advisories unit system build bundles bench image prerequisites
 
 help: ## says what there is

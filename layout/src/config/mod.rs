@@ -8,7 +8,9 @@ mod error;
 mod value;
 
 use std::{
-    env, fmt, fs, io,
+    env,
+    ffi::OsString,
+    fmt, fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -138,9 +140,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] if the file cannot be read or anything in it is not as it must be.
     pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
-        let named = explicit
-            .map(Path::to_path_buf)
-            .or_else(|| env::var_os(ENV_CONFIG_FILE).filter(|file| !file.is_empty()).map(PathBuf::from));
+        let named = named_file(explicit, env::var_os(ENV_CONFIG_FILE));
         match named {
             Some(file) => Self::read(&file),
             None => match Self::read(Path::new(DEFAULT_CONFIG_FILE)) {
@@ -194,6 +194,12 @@ impl fmt::Debug for AgentSection {
             .field("ocicrypt_config", ocicrypt_config)
             .finish()
     }
+}
+
+/// The file that was asked for: by argument, else by the environment.
+fn named_file(explicit: Option<&Path>, environment: Option<OsString>) -> Option<PathBuf> {
+    let named = environment.filter(|file| !file.is_empty()).map(PathBuf::from);
+    explicit.map(Path::to_path_buf).or(named)
 }
 
 impl Default for Config {

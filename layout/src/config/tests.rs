@@ -216,6 +216,16 @@ fn state_and_data_may_not_lie_in_each_other() {
 }
 
 #[test]
+fn the_argument_goes_before_the_environment() {
+    let file = |file: &str| Some(PathBuf::from(file));
+    assert_eq!(named_file(Some(Path::new("/arg")), Some("/env".into())), file("/arg"));
+    assert_eq!(named_file(Some(Path::new("/arg")), None), file("/arg"));
+    assert_eq!(named_file(None, Some("/env".into())), file("/env"));
+    assert_eq!(named_file(None, Some("".into())), None);
+    assert_eq!(named_file(None, None), None);
+}
+
+#[test]
 fn a_named_file_must_exist_and_its_name_be_absolute() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing.toml");
