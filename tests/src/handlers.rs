@@ -34,6 +34,10 @@ pub const FULL_BYTES: u64 = 3 << 20;
 pub const SHORT: &str = "enclave-cc-short";
 /// State and data directories of its own, for the reboot.
 pub const REBOOT: &str = "enclave-cc-reboot";
+/// A scenario breaks its configuration file.
+pub const BREAKABLE: &str = "enclave-cc-breakable";
+/// The pods of the Kubernetes namespace `default` run without enclaves.
+pub const PASSTHROUGH: &str = "enclave-cc-passthrough";
 /// crun is the OCI backend.
 pub const CRUN: &str = "enclave-cc-crun";
 
@@ -131,6 +135,8 @@ pub fn prepare(product: Option<&Product>, scratch: &Path, insecure: &[String]) -
         (FULL, Difference { own_dirs: true, ..Difference::default() }),
         (SHORT, Difference { timeouts: "agent_ready_secs = 10\npull_secs = 5\n", ..Difference::default() }),
         (REBOOT, Difference { own_dirs: true, ..Difference::default() }),
+        (BREAKABLE, Difference::default()),
+        (PASSTHROUGH, Difference { top_level: "passthrough_namespaces = [\"default\"]\n", ..Difference::default() }),
         (CRUN, Difference { top_level: "backend = \"crun\"\n", ..Difference::default() }),
     ];
     for (name, difference) in differences {

@@ -55,6 +55,7 @@ pub fn pause() -> Image {
 /// # Errors
 /// When its layer can't be made.
 pub fn program(marker: &str) -> Result<Image> {
+    let marker = marker.replace('\'', "'\\''");
     let script = format!("#!/bin/sh\necho '{marker}'\ntrap exit TERM\nwhile :; do sleep 100000 & wait $!; done\n");
     let layer = Layer::new().file("app", 0o755, script.as_bytes())?.finish()?;
     Ok(command(&["/app"]).layer(layer))

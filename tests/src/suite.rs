@@ -34,6 +34,15 @@ pub struct Scenario {
     body: Body,
 }
 
+impl Scenario {
+    /// The same claim under other handlers.
+    #[must_use]
+    pub const fn only(mut self, handlers: &'static [&'static str]) -> Self {
+        self.handlers = handlers;
+        self
+    }
+}
+
 /// A claim about every runtime: proved with runc, then shown for enclave-cc.
 #[must_use]
 pub const fn shared(name: &'static str, body: Body) -> Scenario {

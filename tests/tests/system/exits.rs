@@ -16,6 +16,7 @@ pub const SCENARIOS: &[Scenario] = &[
     shared("exits::pid_1_with_default_sigterm_is_killed_after_the_grace_period", default_sigterm),
     shared("exits::with_a_shared_pid_namespace_sigterm_gives_143", shared_pids),
     shared("exits::a_program_that_ends_by_itself_gives_its_code", by_itself),
+    shared("exits::a_program_above_its_memory_limit_is_killed", out_of_memory),
     shared("exits::a_command_that_does_not_exist_fails_the_start", no_command),
 ];
 
@@ -84,5 +85,15 @@ fn no_command(scene: &Scene) -> Result<()> {
     let status = container.wait_exit(Duration::from_secs(10))?;
     ensure!(status.exit_code == 128 && status.reason == "StartError", "{status:?}");
     container.remove()?;
+    pod.remove()
+}
+
+fn out_of_memory(scene: &Scene) -> Result<()> {
+    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let pod = scene.pod("pod").run()?;
+    let grow = "exec awk 'BEGIN { s = \"x\"; while (1) s = s s }'";
+    let container = pod.run(ContainerSpec::new("app", &image.reference).script(grow).memory_limit(48 << 20))?;
+    let status = container.wait_exit(Duration::from_secs(30))?;
+    ensure!(status.exit_code == 137, "{status:?}");
     pod.remove()
 }
