@@ -18,8 +18,16 @@ use crate::{
 
 /// Paths that kubelet masks in every unprivileged container.
 const MASKED: &[&str] = &[
-    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
 ];
 /// Paths that kubelet makes read-only there.
 const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -266,7 +274,9 @@ impl Container {
     /// What containerd answers.
     pub fn stop(&self, grace_secs: i64) -> Result<()> {
         let request = v1::StopContainerRequest { container_id: self.id.clone(), timeout: grace_secs };
-        self.cri.stop_container(request, DEADLINE).with_context(|| format!("stopping container {}", self.id))?;
+        self.cri
+            .stop_container(request, DEADLINE)
+            .with_context(|| format!("stopping container {}", self.id))?;
         Ok(())
     }
 
@@ -276,7 +286,9 @@ impl Container {
     /// What containerd answers.
     pub fn remove(&self) -> Result<()> {
         let request = v1::RemoveContainerRequest { container_id: self.id.clone() };
-        self.cri.remove_container(request, DEADLINE).with_context(|| format!("removing container {}", self.id))?;
+        self.cri
+            .remove_container(request, DEADLINE)
+            .with_context(|| format!("removing container {}", self.id))?;
         Ok(())
     }
 
@@ -307,5 +319,8 @@ fn read_log(path: &Path) -> Result<String> {
         Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
     };
     // "<time> stdout F <line>"
-    Ok(text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).fold(String::new(), |all, line| all + line + "\n"))
+    Ok(text
+        .lines()
+        .filter_map(|line| line.splitn(4, ' ').nth(3))
+        .fold(String::new(), |all, line| all + line + "\n"))
 }

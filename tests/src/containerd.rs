@@ -1,7 +1,9 @@
 //! The node's containerd: configuration, process, log.
 
 use std::{
-    env, fmt::Write as _, fs,
+    env,
+    fmt::Write as _,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -43,7 +45,9 @@ pub fn start(config: &Config<'_>, log: &Path) -> Result<Daemon> {
         fs::create_dir_all(&dir)?;
         fs::write(
             dir.join("hosts.toml"),
-            format!("server = \"http://{authority}\"\n[host.\"http://{authority}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"),
+            format!(
+                "server = \"http://{authority}\"\n[host.\"http://{authority}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+            ),
         )?;
     }
     let mut path: Vec<PathBuf> = config.bin_dir.map(Path::to_owned).into_iter().collect();

@@ -4,7 +4,9 @@ use std::{future::Future, time::Duration};
 
 use anyhow::{Context, Result};
 use hyper_util::rt::TokioIo;
-use k8s_cri::v1::{self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
+use k8s_cri::v1::{
+    self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+};
 use tokio::{net::UnixStream, runtime::Handle};
 use tonic::{
     Request, Response, Status,
@@ -84,7 +86,9 @@ impl Cri {
     /// When nothing listens on it.
     pub fn connect(rt: &Handle, socket: &'static str) -> Result<Self> {
         let connector =
-            tower::service_fn(move |_: Uri| async move { UnixStream::connect(socket).await.map(TokioIo::new) });
+            tower::service_fn(
+                move |_: Uri| async move { UnixStream::connect(socket).await.map(TokioIo::new) },
+            );
         let channel = rt
             .block_on(Endpoint::from_static("http://containerd").connect_with_connector(connector))
             .with_context(|| format!("connecting to {socket}"))?;
@@ -99,7 +103,8 @@ impl Cri {
     #[must_use]
     pub fn ready(&self) -> bool {
         let status = self.status(v1::StatusRequest::default(), Duration::from_secs(2)).ok();
-        let conditions = status.and_then(|answer| answer.status).map(|status| status.conditions).unwrap_or_default();
+        let conditions =
+            status.and_then(|answer| answer.status).map(|status| status.conditions).unwrap_or_default();
         !conditions.is_empty() && conditions.iter().all(|condition| condition.status)
     }
 

@@ -56,7 +56,12 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(listen).await.with_context(|| format!("binding {listen}"))
 }
 
-async fn serve(first: TcpListener, listen: SocketAddr, registry: SocketAddr, mut changes: watch::Receiver<Flow>) {
+async fn serve(
+    first: TcpListener,
+    listen: SocketAddr,
+    registry: SocketAddr,
+    mut changes: watch::Receiver<Flow>,
+) {
     let mut listener = Some(first);
     loop {
         if *changes.borrow_and_update() == Flow::Cut {
@@ -96,8 +101,7 @@ async fn copy(
     mut changes: watch::Receiver<Flow>,
 ) {
     let mut buffer = vec![0_u8; 64 << 10];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
         if changes.wait_for(|flow| *flow != Flow::Held).await.is_err() {
             break;
         }

@@ -9,10 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
-    daemon::run,
-    namespace::tmpfs,
-};
+use crate::{daemon::run, namespace::tmpfs};
 
 /// The handler under test.
 pub const ENCLAVE_CC: &str = "enclave-cc";
@@ -57,7 +54,8 @@ impl Product {
     /// When a program or bundle is missing; the message says how to build it.
     pub fn locate() -> Result<Self> {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
-        let dir = |variable: &str, default: &str| env::var_os(variable).map_or(target.join(default), PathBuf::from);
+        let dir =
+            |variable: &str, default: &str| env::var_os(variable).map_or(target.join(default), PathBuf::from);
         let product = Self {
             bin_dir: dir("ENCLAVE_CC_BIN_DIR", "x86_64-unknown-linux-musl/release"),
             bundles: dir("ENCLAVE_CC_BUNDLES", "bundles"),
@@ -124,19 +122,23 @@ pub fn prepare(product: Option<&Product>, scratch: &Path, insecure: &[String]) -
     let differences = [
         (ENCLAVE_CC, Difference::default()),
         (HOST_NETWORK, Difference { top_level: "agent_network = \"host\"\n", ..Difference::default() }),
-        (
-            NO_AGENT,
-            Difference { agent_bundle: Some("/nonexistent/agent".into()), ..Difference::default() },
-        ),
+        (NO_AGENT, Difference { agent_bundle: Some("/nonexistent/agent".into()), ..Difference::default() }),
         (
             BAD_AGENT,
-            Difference { agent_bundle: Some(bad_agent), timeouts: "agent_ready_secs = 5\n", ..Difference::default() },
+            Difference {
+                agent_bundle: Some(bad_agent),
+                timeouts: "agent_ready_secs = 5\n",
+                ..Difference::default()
+            },
         ),
         (FULL, Difference { own_dirs: true, ..Difference::default() }),
         (SHORT, Difference { timeouts: "agent_ready_secs = 10\npull_secs = 5\n", ..Difference::default() }),
         (REBOOT, Difference { own_dirs: true, ..Difference::default() }),
         (BREAKABLE, Difference::default()),
-        (PASSTHROUGH, Difference { top_level: "passthrough_namespaces = [\"default\"]\n", ..Difference::default() }),
+        (
+            PASSTHROUGH,
+            Difference { top_level: "passthrough_namespaces = [\"default\"]\n", ..Difference::default() },
+        ),
         (CRUN, Difference { top_level: "backend = \"crun\"\n", ..Difference::default() }),
     ];
     for (name, difference) in differences {
@@ -149,7 +151,12 @@ fn data_dir(name: &str) -> String {
     format!("/var/lib/{name}")
 }
 
-fn write_handler(name: &str, difference: &Difference, product: &Product, insecure: &[String]) -> Result<Handler> {
+fn write_handler(
+    name: &str,
+    difference: &Difference,
+    product: &Product,
+    insecure: &[String],
+) -> Result<Handler> {
     let dirs = if difference.own_dirs { name } else { ENCLAVE_CC };
     let (state_dir, data_dir) = (format!("/run/{dirs}"), data_dir(dirs));
     let agent = difference.agent_bundle.clone().unwrap_or_else(|| product.bundles.join("agent"));

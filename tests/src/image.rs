@@ -182,7 +182,13 @@ impl Image {
         let reference = format!("{registry}/{repository}:{tag}");
         let digest_file = dir.join("digest");
         run(Command::new("skopeo")
-            .args(["copy", "--insecure-policy", "--dest-tls-verify=false", "--preserve-digests", "--digestfile"])
+            .args([
+                "copy",
+                "--insecure-policy",
+                "--dest-tls-verify=false",
+                "--preserve-digests",
+                "--digestfile",
+            ])
             .arg(&digest_file)
             .arg(format!("oci:{}:image", dir.display()))
             .arg(format!("docker://{reference}")))?;
@@ -216,10 +222,14 @@ impl Image {
         });
         let config = typed(put(config.to_string().as_bytes())?, "application/vnd.oci.image.config.v1+json");
         let media_type = "application/vnd.oci.image.manifest.v1+json";
-        let manifest = json!({ "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers });
+        let manifest =
+            json!({ "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers });
         let mut manifest = typed(put(manifest.to_string().as_bytes())?, media_type);
         manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": "image" });
-        fs::write(dir.join("index.json"), json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string())?;
+        fs::write(
+            dir.join("index.json"),
+            json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string(),
+        )?;
         fs::write(dir.join("oci-layout"), json!({ "imageLayoutVersion": "1.0.0" }).to_string())?;
         Ok(())
     }

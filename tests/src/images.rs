@@ -17,8 +17,10 @@ use crate::{
 #[must_use]
 pub fn base_layer() -> Blob {
     static BASE: OnceLock<Blob> = OnceLock::new();
-    BASE.get_or_init(|| build_base().expect("busybox was checked to be there, and its layer is made in memory"))
-        .clone()
+    BASE.get_or_init(|| {
+        build_base().expect("busybox was checked to be there, and its layer is made in memory")
+    })
+    .clone()
 }
 
 fn build_base() -> Result<Blob> {
@@ -56,7 +58,8 @@ pub fn pause() -> Image {
 /// When its layer can't be made.
 pub fn program(marker: &str) -> Result<Image> {
     let marker = marker.replace('\'', "'\\''");
-    let script = format!("#!/bin/sh\necho '{marker}'\ntrap exit TERM\nwhile :; do sleep 100000 & wait $!; done\n");
+    let script =
+        format!("#!/bin/sh\necho '{marker}'\ntrap exit TERM\nwhile :; do sleep 100000 & wait $!; done\n");
     let layer = Layer::new().file("app", 0o755, script.as_bytes())?.finish()?;
     Ok(command(&["/app"]).layer(layer))
 }

@@ -19,7 +19,8 @@ const SETTLE: Duration = Duration::from_secs(12);
 /// Directories whose names may hold ids. Images are content of containerd, not a pod's.
 const ROOTS: &[&str] = &["/run", "/var/lib"];
 const SKIP: &[&str] = &[
-    "/run/node", "/var/lib/containerd/io.containerd.content.v1.content",
+    "/run/node",
+    "/var/lib/containerd/io.containerd.content.v1.content",
     "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots",
 ];
 
@@ -28,28 +29,34 @@ const SKIP: &[&str] = &[
 /// # Errors
 /// With the list of it.
 pub fn check_scenario(ids: &[String], cgroups: &[String]) -> Result<()> {
-    settle("the scenario", || {
-        let named = |text: &str| ids.iter().any(|id| text.contains(id.as_str()));
-        let mut left = Vec::new();
-        left.extend(mounts()?.into_iter().filter(|line| named(line)).map(|line| format!("mount: {line}")));
-        for process in processes::all()? {
-            let inside = cgroups.iter().any(|cgroup| process.cgroups.contains(cgroup.as_str()));
-            if named(&process.command_line) || inside {
-                left.push(format!("process: {} {}", process.pid, process.command_line));
-            }
-        }
-        left.extend(sockets()?.into_iter().filter(|line| named(line)).map(|line| format!("socket: {line}")));
-        left.extend(directories()?.into_iter().filter(|path| named(path)).map(|path| format!("path: {path}")));
-        for cgroup in cgroups.iter().flat_map(|cgroup| cgroup_dirs(cgroup)) {
-            left.extend(subdirectories(&cgroup).into_iter().map(|dir| format!("cgroup: {}", dir.display())));
-        }
-        Ok(left)
-    })?;
+    settle("the scenario", || find(ids, cgroups))?;
     for dir in cgroups.iter().flat_map(|cgroup| cgroup_dirs(cgroup)) {
         // kubelet's task, done for it: a pod's own cgroup.
         fs::remove_dir(&dir).with_context(|| format!("removing the pod's cgroup {}", dir.display()))?;
     }
     Ok(())
+}
+
+/// All that names one of `ids` or is in one of the `cgroups`, at this moment.
+///
+/// # Errors
+/// When something can't be read.
+pub fn find(ids: &[String], cgroups: &[String]) -> Result<Vec<String>> {
+    let named = |text: &str| ids.iter().any(|id| text.contains(id.as_str()));
+    let mut left = Vec::new();
+    left.extend(mounts()?.into_iter().filter(|line| named(line)).map(|line| format!("mount: {line}")));
+    for process in processes::all()? {
+        let inside = cgroups.iter().any(|cgroup| process.cgroups.contains(cgroup.as_str()));
+        if named(&process.command_line) || inside {
+            left.push(format!("process: {} {}", process.pid, process.command_line));
+        }
+    }
+    left.extend(sockets()?.into_iter().filter(|line| named(line)).map(|line| format!("socket: {line}")));
+    left.extend(directories()?.into_iter().filter(|path| named(path)).map(|path| format!("path: {path}")));
+    for cgroup in cgroups.iter().flat_map(|cgroup| cgroup_dirs(cgroup)) {
+        left.extend(subdirectories(&cgroup).into_iter().map(|dir| format!("cgroup: {}", dir.display())));
+    }
+    Ok(left)
 }
 
 /// The state of the node before the first scenario.

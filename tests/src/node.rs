@@ -110,7 +110,10 @@ impl Node {
     /// # Errors
     /// When the node has none of that name.
     pub fn handler(&self, name: &str) -> Result<&Handler> {
-        self.handlers.iter().find(|handler| handler.name == name).with_context(|| format!("no handler {name}"))
+        self.handlers
+            .iter()
+            .find(|handler| handler.name == name)
+            .with_context(|| format!("no handler {name}"))
     }
 
     /// All handlers.
@@ -184,7 +187,9 @@ impl Drop for Node {
 #[must_use]
 pub fn cgroup_parent() -> String {
     // The namespace's inode tells this run from others at the same time: pids repeat in pid namespaces.
-    let id = fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
+    let id = fs::read_link("/proc/self/ns/pid")
+        .map(|link| link.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let digits: String = id.chars().filter(char::is_ascii_digit).collect();
     format!("{CGROUP_ROOT}/{digits}")
 }

@@ -123,8 +123,10 @@ impl<'a> PodSpec<'a> {
         if let Some(linux) = &self.config.linux {
             self.scene.remember_cgroup(&linux.cgroup_parent);
         }
-        let request =
-            v1::RunPodSandboxRequest { config: Some(self.config.clone()), runtime_handler: self.handler.clone() };
+        let request = v1::RunPodSandboxRequest {
+            config: Some(self.config.clone()),
+            runtime_handler: self.handler.clone(),
+        };
         let id = self.scene.node().cri().run_pod_sandbox(request, deadline)?.pod_sandbox_id;
         self.scene.remember_id(&id);
         Ok(Pod { scene: self.scene, config: self.config, id, handler: self.handler, removed: false })
@@ -158,7 +160,8 @@ impl Pod<'_> {
             sandbox_config: Some(self.config.clone()),
             ..Default::default()
         };
-        let answer = self.cri().pull_image(request, DEADLINE).with_context(|| format!("pulling {reference}"))?;
+        let answer =
+            self.cri().pull_image(request, DEADLINE).with_context(|| format!("pulling {reference}"))?;
         Ok(answer.image_ref)
     }
 
@@ -242,7 +245,9 @@ impl Pod<'_> {
         self.removed = true;
         self.stop()?;
         let request = v1::RemovePodSandboxRequest { pod_sandbox_id: self.id.clone() };
-        self.cri().remove_pod_sandbox(request, DEADLINE).with_context(|| format!("removing pod {}", self.id))?;
+        self.cri()
+            .remove_pod_sandbox(request, DEADLINE)
+            .with_context(|| format!("removing pod {}", self.id))?;
         Ok(())
     }
 
@@ -252,7 +257,9 @@ impl Pod<'_> {
     /// What containerd answers.
     pub fn stop(&self) -> Result<()> {
         let request = v1::StopPodSandboxRequest { pod_sandbox_id: self.id.clone() };
-        self.cri().stop_pod_sandbox(request, DEADLINE).with_context(|| format!("stopping pod {}", self.id))?;
+        self.cri()
+            .stop_pod_sandbox(request, DEADLINE)
+            .with_context(|| format!("stopping pod {}", self.id))?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{env, path::Path};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Program or file, and the Debian package that holds it.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -20,21 +20,32 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/lib/cni/loopback", "containernetworking-plugins"),
 ];
 
+/// The beginning of the loader's name in programs that are not static.
+const LOADER: &[u8] = b"/lib64/ld-linux";
+
 /// Checks that a run can start on this machine.
 ///
 /// # Errors
 /// Without root, or when a program is missing; the message is the `apt-get` line that helps.
 pub fn check() -> Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "system tests need root: they make namespaces, mounts and cgroups");
-    let mut missing: Vec<&str> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| find(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "system tests need root: they make namespaces, mounts and cgroups"
+    );
+    let mut missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
     missing.dedup();
     if !missing.is_empty() {
-        bail!("missing on this machine; run: apt-get install -y --no-install-recommends {}", missing.join(" "));
+        bail!(
+            "missing on this machine; run: apt-get install -y --no-install-recommends {}",
+            missing.join(" ")
+        );
     }
+    let busybox = find("busybox").unwrap_or_default();
+    let program = std::fs::read(&busybox).with_context(|| format!("reading {}", busybox.display()))?;
+    // It becomes the base of images that hold no libraries.
+    let dynamic = program.windows(LOADER.len()).any(|window| window == LOADER);
+    ensure!(!dynamic, "{} is not static; run: apt-get install -y busybox-static", busybox.display());
     Ok(())
 }
 

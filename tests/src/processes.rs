@@ -25,7 +25,8 @@ impl Process {
     /// # Errors
     /// When it is gone.
     pub fn kill(&self) -> Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.pid)?), Signal::SIGKILL).with_context(|| format!("killing {self:?}"))
+        kill(Pid::from_raw(i32::try_from(self.pid)?), Signal::SIGKILL)
+            .with_context(|| format!("killing {self:?}"))
     }
 
     /// Whether it is still there.
@@ -60,7 +61,9 @@ pub fn all() -> Result<Vec<Process>> {
 pub fn shim_of(id: &str) -> Result<Process> {
     all()?
         .into_iter()
-        .find(|process| process.command_line.contains("containerd-shim-") && process.command_line.contains(id))
+        .find(|process| {
+            process.command_line.contains("containerd-shim-") && process.command_line.contains(id)
+        })
         .with_context(|| format!("no shim of sandbox {id}"))
 }
 

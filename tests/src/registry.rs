@@ -152,7 +152,12 @@ mod tests {
         let access = parse(line).unwrap();
         assert_eq!(
             access,
-            Access { client: Client::Containerd, method: "GET".into(), path: "/v2/a/app/blobs/sha256:ab".into(), status: 200 }
+            Access {
+                client: Client::Containerd,
+                method: "GET".into(),
+                path: "/v2/a/app/blobs/sha256:ab".into(),
+                status: 200
+            }
         );
     }
 

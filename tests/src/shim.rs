@@ -7,10 +7,7 @@ use containerd_shim_protos::{api, shim_async::TaskClient};
 use protos::shim_image::{ImageClient, PullImageRequest};
 use ttrpc::{asynchronous::Client, context::with_duration};
 
-use crate::{
-    containerd::TASKS,
-    node::Node,
-};
+use crate::{containerd::TASKS, node::Node};
 
 /// A connection to the shim of one sandbox.
 pub struct Shim<'a> {

@@ -27,12 +27,14 @@ impl Stream {
     /// # Errors
     /// When the server refuses.
     pub fn connect(url: &str) -> Result<Self> {
-        let uri: Uri = url.replacen("http://", "ws://", 1).parse().with_context(|| format!("stream {url}"))?;
+        let uri: Uri =
+            url.replacen("http://", "ws://", 1).parse().with_context(|| format!("stream {url}"))?;
         let authority = uri.authority().context("the stream has no address")?.as_str().to_owned();
         let tcp = TcpStream::connect(&authority).with_context(|| format!("connecting to {authority}"))?;
         tcp.set_read_timeout(Some(Duration::from_millis(200)))?;
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(PROTOCOL);
-        let (socket, _) = tungstenite::client(request, tcp).map_err(|e| anyhow::anyhow!("stream {url}: {e}"))?;
+        let (socket, _) =
+            tungstenite::client(request, tcp).map_err(|e| anyhow::anyhow!("stream {url}: {e}"))?;
         Ok(Self { socket, output: String::new(), status: None })
     }
 

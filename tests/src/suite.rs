@@ -139,48 +139,54 @@ impl Scene {
 #[must_use]
 pub fn main(unified: Unified, scenarios: &[Scenario]) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    if !arguments.list {
-        if let Err(e) = namespace::enter(unified) {
-            report(&format!("the node's namespaces: {e:#}"));
-            return ExitCode::FAILURE;
-        }
-    }
     arguments.test_threads.get_or_insert(AT_ONCE);
-    let only = std::env::var("ENCLAVE_CC_TEST_HANDLERS").ok();
-    let wanted = |handler: &str| only.as_deref().is_none_or(|only| only.split(',').any(|name| name == handler));
-    let node = if arguments.list {
-        None
-    } else {
-        match start(scenarios.iter().flat_map(|scenario| scenario.handlers).any(|name| *name != RUNC && wanted(name))) {
-            Ok(node) => Some(Arc::new(node)),
-            Err(e) => {
-                report(&format!("starting the node: {e:#}"));
-                return ExitCode::FAILURE;
-            }
-        }
-    };
-    let mut trials = Vec::new();
-    for scenario in scenarios {
-        for handler in scenario.handlers.iter().copied().filter(|handler| wanted(handler)) {
-            let name = format!("{}::{}", scenario.name, handler.replace('-', "_"));
-            let (node, body, title) = (node.clone(), scenario.body, name.clone());
-            trials.push(Trial::test(name, move || {
-                let node = node.context("a list runs nothing").map_err(failed)?;
-                run(&Scene::new(node, &title, handler), body)
-            }));
+    let selected = select(scenarios, &arguments);
+    if arguments.list || selected.is_empty() {
+        let idle = |(_, title): (Runnable, String)| Trial::test(title, || Ok(()));
+        return libtest_mimic::run(&arguments, selected.into_iter().map(idle).collect()).exit_code();
+    }
+    match in_a_node(unified, &arguments, selected) {
+        Ok(code) => code,
+        Err(e) => {
+            report(&format!("{e:#}"));
+            ExitCode::FAILURE
         }
     }
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    let Some(node) = node else { return ExitCode::SUCCESS };
-    if let Err(e) = node.check_nothing_left() {
-        report(&format!("after the run: {e:#}"));
-        return ExitCode::FAILURE;
-    }
-    conclusion.exit_code()
 }
 
-fn start(product: bool) -> Result<Node> {
-    Node::start(if product { Some(Product::locate()?) } else { None })
+type Runnable = (Body, &'static str);
+
+/// Body, handler and title of what the command line and the environment ask for.
+fn select(scenarios: &[Scenario], arguments: &Arguments) -> Vec<(Runnable, String)> {
+    let only = std::env::var("ENCLAVE_CC_TEST_HANDLERS").ok();
+    let wanted =
+        |handler: &str| only.as_deref().is_none_or(|only| only.split(',').any(|name| name == handler));
+    let matches =
+        |pattern: &str, title: &str| if arguments.exact { title == pattern } else { title.contains(pattern) };
+    scenarios
+        .iter()
+        .flat_map(|scenario| scenario.handlers.iter().map(move |handler| (scenario, *handler)))
+        .filter(|(_, handler)| wanted(handler))
+        .map(|(scenario, handler)| {
+            ((scenario.body, handler), format!("{}::{}", scenario.name, handler.replace('-', "_")))
+        })
+        .filter(|(_, title)| arguments.filter.as_deref().is_none_or(|filter| matches(filter, title)))
+        .filter(|(_, title)| !arguments.skip.iter().any(|skip| matches(skip, title)))
+        .collect()
+}
+
+fn in_a_node(unified: Unified, arguments: &Arguments, selected: Vec<(Runnable, String)>) -> Result<ExitCode> {
+    namespace::enter(unified).context("the node's namespaces")?;
+    let product = selected.iter().any(|((_, handler), _)| *handler != RUNC);
+    let product = if product { Some(Product::locate()?) } else { None };
+    let node = Arc::new(Node::start(product).context("starting the node")?);
+    let trials = selected.into_iter().map(|((body, handler), title)| {
+        let node = Arc::clone(&node);
+        Trial::test(title.clone(), move || run(&Scene::new(node, &title, handler), body))
+    });
+    let conclusion = libtest_mimic::run(arguments, trials.collect());
+    node.check_nothing_left().context("after the run")?;
+    Ok(conclusion.exit_code())
 }
 
 fn run(scene: &Scene, body: Body) -> Result<(), Failed> {
@@ -193,15 +199,13 @@ fn run(scene: &Scene, body: Body) -> Result<(), Failed> {
     };
     let log = scene.node().containerd_log().unwrap_or_default();
     let ids = lock(&scene.ids).clone();
-    let about = |line: &&str| ids.iter().any(|id| line.contains(id.as_str())) && !line.contains("level=debug");
+    let about =
+        |line: &&str| ids.iter().any(|id| line.contains(id.as_str())) && !line.contains("level=debug");
     // Whole OCI specs are among the lines.
-    let lines: Vec<String> = log.lines().filter(about).map(|line| line.chars().take(LOG_WIDTH).collect()).collect();
+    let lines: Vec<String> =
+        log.lines().filter(about).map(|line| line.chars().take(LOG_WIDTH).collect()).collect();
     let shown = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
     Err(Failed::from(format!("{error:#}\ncontainerd about it:\n{shown}")))
-}
-
-fn failed(error: anyhow::Error) -> Failed {
-    Failed::from(format!("{error:#}"))
 }
 
 #[allow(clippy::print_stderr)] // The program's own report to its user.

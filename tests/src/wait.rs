@@ -10,7 +10,11 @@ const POLL: Duration = Duration::from_millis(25);
 ///
 /// # Errors
 /// When `deadline` passes first (the message names `what`), or when `condition` itself fails.
-pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let end = Instant::now() + deadline;
     loop {
         if let Some(value) = condition().with_context(|| format!("waiting for {what}"))? {

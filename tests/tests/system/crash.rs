@@ -50,7 +50,8 @@ fn killed_shim(scene: &Scene) -> Result<()> {
 /// `delete` has the bundle as its only input; that the configuration can't be read any more is no excuse.
 fn broken_config(scene: &Scene) -> Result<()> {
     let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
-    let file = scene.node().handler(scene.handler())?.config.clone().context("the handler has no configuration")?;
+    let file =
+        scene.node().handler(scene.handler())?.config.clone().context("the handler has no configuration")?;
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
     fs::write(&file, "sgx_mode = [").with_context(|| format!("breaking {}", file.display()))?;
@@ -128,7 +129,8 @@ fn killed_agent(scene: &Scene) -> Result<()> {
 fn app_survives(scene: &Scene) -> Result<()> {
     let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
     let pod = scene.pod("pod").run()?;
-    let container = pod.run(ContainerSpec::new("app", &image.reference).script("echo $$ > /tmp/pid; sleep 100000"))?;
+    let container =
+        pod.run(ContainerSpec::new("app", &image.reference).script("echo $$ > /tmp/pid; sleep 100000"))?;
     agent_in(pod.cgroup())?.context("the pod has no agent")?.kill()?;
     wait::stays("the app to answer", Duration::from_secs(2), || Ok(container.sh("cat /tmp/pid")? == "1\n"))?;
     container.stop(0)?;

@@ -36,7 +36,8 @@ fn expect_code(container: &Container, code: i32) -> Result<()> {
 
 fn handler_exits(scene: &Scene) -> Result<()> {
     let pod = scene.pod("pod").run()?;
-    let container = ready(scene, &pod, "trap 'exit 7' TERM; echo ready; while :; do sleep 100000 & wait $!; done")?;
+    let container =
+        ready(scene, &pod, "trap 'exit 7' TERM; echo ready; while :; do sleep 100000 & wait $!; done")?;
     container.stop(20)?;
     expect_code(&container, 7)?;
     pod.remove()
@@ -47,7 +48,11 @@ fn default_sigterm(scene: &Scene) -> Result<()> {
     let container = ready(scene, &pod, "echo ready; exec sleep 100000")?;
     let begin = Instant::now();
     container.stop(1)?;
-    ensure!(begin.elapsed() >= Duration::from_secs(1), "killed before the grace period: {:?}", begin.elapsed());
+    ensure!(
+        begin.elapsed() >= Duration::from_secs(1),
+        "killed before the grace period: {:?}",
+        begin.elapsed()
+    );
     expect_code(&container, 137)?;
     pod.remove()
 }
@@ -65,7 +70,8 @@ fn shared_pids(scene: &Scene) -> Result<()> {
 fn by_itself(scene: &Scene) -> Result<()> {
     let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
     let pod = scene.pod("pod").run()?;
-    for (name, script, code) in [("zero", "exit 0", 0), ("three", "exit 3", 3), ("killed", "kill -9 $$", 137)] {
+    for (name, script, code) in [("zero", "exit 0", 0), ("three", "exit 3", 3), ("killed", "kill -9 $$", 137)]
+    {
         // Pid 1 is immune to its own SIGKILL, so a child takes it.
         let script = if name == "killed" { format!("sh -c '{script}'; exit $?") } else { script.to_owned() };
         let container = pod.run(ContainerSpec::new(name, &image.reference).script(&script))?;
@@ -92,7 +98,8 @@ fn out_of_memory(scene: &Scene) -> Result<()> {
     let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
     let pod = scene.pod("pod").run()?;
     let grow = "exec awk 'BEGIN { s = \"x\"; while (1) s = s s }'";
-    let container = pod.run(ContainerSpec::new("app", &image.reference).script(grow).memory_limit(48 << 20))?;
+    let container =
+        pod.run(ContainerSpec::new("app", &image.reference).script(grow).memory_limit(48 << 20))?;
     let status = container.wait_exit(Duration::from_secs(30))?;
     ensure!(status.exit_code == 137, "{status:?}");
     pod.remove()

@@ -27,7 +27,10 @@ pub const SCENARIOS: &[Scenario] = &[
     enclave("failures::an_image_that_is_gone_is_named", not_found),
     under(&[FULL], "failures::a_full_disk_below_the_store_is_named", full_disk),
     enclave("failures::an_image_above_the_memory_limit_fails_with_both_sizes", above_limit),
-    enclave("failures::nothing_appears_after_a_clients_deadline_and_the_next_attempt_takes_over_the_pull", deadline),
+    enclave(
+        "failures::nothing_appears_after_a_clients_deadline_and_the_next_attempt_takes_over_the_pull",
+        deadline,
+    ),
     enclave("failures::a_container_deleted_during_its_pull_is_gone_at_once", deleted),
 ];
 
@@ -79,7 +82,13 @@ fn with_gate(scene: &Scene, body: impl FnOnce(&Gate) -> Result<()>) -> Result<()
 }
 
 /// An image whose reference leads through `gate`, pulled on the host and made into a container that is not started.
-fn prepared(scene: &Scene, pod: &Pod<'_>, gate: &Gate, image: &Image, name: &str) -> Result<(Pushed, Container)> {
+fn prepared(
+    scene: &Scene,
+    pod: &Pod<'_>,
+    gate: &Gate,
+    image: &Image,
+    name: &str,
+) -> Result<(Pushed, Container)> {
     let image = scene.node().push(image, &scene.repository("app"), "1")?;
     let reference = image.through(gate.authority());
     pod.pull(&reference)?;
@@ -133,7 +142,8 @@ fn noise(bytes: usize) -> Vec<u8> {
 fn full_disk(scene: &Scene) -> Result<()> {
     let layer = Layer::new().file("big", 0o644, &noise(4 << 20))?.finish()?;
     let image = scene.node().push(&images::shell().layer(layer), &scene.repository("app"), "1")?;
-    let small = scene.node().push(&images::program("there is room again")?, &scene.repository("small"), "1")?;
+    let small =
+        scene.node().push(&images::program("there is room again")?, &scene.repository("small"), "1")?;
     let pod = scene.pod("pod").run()?;
     pod.pull(&image.reference)?;
     let container = pod.create(ContainerSpec::new("app", &image.reference))?;
@@ -172,13 +182,15 @@ fn deadline(scene: &Scene) -> Result<()> {
         let pod = scene.pod("pod").run()?;
         let (image, first) = prepared(scene, &pod, gate, &images::shell(), "first")?;
         gate.set(Flow::Held);
-        let error: Status = first.try_start(Duration::from_secs(3)).err().context("a held pull was finished")?;
+        let error: Status =
+            first.try_start(Duration::from_secs(3)).err().context("a held pull was finished")?;
         ensure!(matches!(error.code(), tonic::Code::DeadlineExceeded | tonic::Code::Cancelled), "{error}");
         first.wait_exit(Duration::from_secs(20))?;
         first.remove()?;
         // As kubelet does: a new container, while the pull still runs.
         let reference = image.through(gate.authority());
-        let second = pod.create(ContainerSpec::new("second", &reference).command(["/bin/sleep", "100000"]))?;
+        let second =
+            pod.create(ContainerSpec::new("second", &reference).command(["/bin/sleep", "100000"]))?;
         thread::scope(|scope| {
             let start = scope.spawn(|| second.start());
             wait::stays("no process of the first attempt", Duration::from_secs(2), || gone(&first.id))?;

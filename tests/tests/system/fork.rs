@@ -30,7 +30,8 @@ fn empty_rootfs(scene: &Scene) -> Result<()> {
     let answered = shim.pull_image(&image.reference, PULL)?;
     let id = format!("{}-fork", &pod.id[..20]);
     scene.remember_id(&id);
-    let (bundle, output) = (bundle(&pod, &id, &answered, &["/app"])?, tests::node::scratch_dir("fork")?.join(&id));
+    let (bundle, output) =
+        (bundle(&pod, &id, &answered, &["/app"])?, tests::node::scratch_dir("fork")?.join(&id));
     fs::write(&output, "")?;
     shim.create(&id, &bundle, &output)?;
     shim.start(&id)?;
@@ -50,12 +51,14 @@ fn empty_rootfs(scene: &Scene) -> Result<()> {
 /// The bundle that the fork makes: command and args of the pod only, root in containerd's directory.
 fn bundle(pod: &Pod<'_>, id: &str, image_ref: &str, args: &[&str]) -> Result<PathBuf> {
     let sandbox = PathBuf::from(TASKS).join(&pod.id);
-    let text = fs::read_to_string(sandbox.join("config.json")).context("reading the sandbox's config.json")?;
+    let text =
+        fs::read_to_string(sandbox.join("config.json")).context("reading the sandbox's config.json")?;
     let mut config: Value = serde_json::from_str(&text)?;
     let pid = pod.info()?["pid"].as_u64().context("no pid of the sandbox")?;
     config["process"]["args"] = json!(args);
     config["process"]["env"] = json!(["HOSTNAME=pod", "PATH=/bin"]);
-    config["root"] = json!({ "path": format!("/run/containerd/io.containerd.grpc.v1.cri/containers/{id}/rootfs") });
+    config["root"] =
+        json!({ "path": format!("/run/containerd/io.containerd.grpc.v1.cri/containers/{id}/rootfs") });
     config["annotations"]["io.kubernetes.cri.container-type"] = json!("container");
     config["annotations"]["io.kubernetes.cri.container-name"] = json!("fork");
     config["annotations"]["io.kubernetes.cri.image-name"] = json!(image_ref);
@@ -94,6 +97,9 @@ fn missing(scene: &Scene) -> Result<()> {
     let reference = format!("{}/{}:none", tests::node::REGISTRY, scene.repository("nothing"));
     let error = shim.pull_image(&reference, PULL).err().context("it was pulled")?;
     let text = format!("{error:#}");
-    ensure!(text.contains("not found") || text.contains("NOT_FOUND"), "the error does not say not found: {text}");
+    ensure!(
+        text.contains("not found") || text.contains("NOT_FOUND"),
+        "the error does not say not found: {text}"
+    );
     pod.remove()
 }

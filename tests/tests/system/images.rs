@@ -93,7 +93,8 @@ fn files(scene: &Scene) -> Result<()> {
     let image = scene.node().push(&image, &scene.repository("app"), "1")?;
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
-    let listing = container.sh("cd /data; for f in . $(find . -mindepth 1 | sort); do stat -c '%n %a %u:%g %F' $f; done")?;
+    let listing = container
+        .sh("cd /data; for f in . $(find . -mindepth 1 | sort); do stat -c '%n %a %u:%g %F' $f; done")?;
     let expected = "\
 . 751 0:0 directory
 ./absolute 777 0:0 symbolic link
@@ -115,12 +116,16 @@ fn files(scene: &Scene) -> Result<()> {
 
 fn configuration(scene: &Scene) -> Result<()> {
     let layer = Layer::new().dir("work", 0o777)?.finish()?;
-    let image: Image = images::command(&["/bin/sh", "-c", "echo \"$0 $1 in $(pwd) as $(id -u):$(id -g) with $FROM_IMAGE\"; sleep 100000"])
-        .layer(layer)
-        .set("Cmd", vec!["first", "second"])
-        .set("Env", vec!["PATH=/bin", "FROM_IMAGE=an environment"])
-        .set("WorkingDir", "/work")
-        .set("User", "user");
+    let image: Image = images::command(&[
+        "/bin/sh",
+        "-c",
+        "echo \"$0 $1 in $(pwd) as $(id -u):$(id -g) with $FROM_IMAGE\"; sleep 100000",
+    ])
+    .layer(layer)
+    .set("Cmd", vec!["first", "second"])
+    .set("Env", vec!["PATH=/bin", "FROM_IMAGE=an environment"])
+    .set("WorkingDir", "/work")
+    .set("User", "user");
     let image = scene.node().push(&image, &scene.repository("app"), "1")?;
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference))?;
@@ -170,7 +175,9 @@ fn one_pull(scene: &Scene) -> Result<()> {
     }
     std::thread::scope(|scope| {
         let starts: Vec<_> = containers.iter().map(|container| scope.spawn(|| container.start())).collect();
-        starts.into_iter().try_for_each(|start| start.join().map_err(|_| anyhow::anyhow!("a start panicked"))?)
+        starts
+            .into_iter()
+            .try_for_each(|start| start.join().map_err(|_| anyhow::anyhow!("a start panicked"))?)
     })?;
     containers[0].sh("echo mine > /tmp/file")?;
     ensure!(containers[1].sh("ls /tmp")?.is_empty(), "the containers share their files");
@@ -186,13 +193,17 @@ fn no_plaintext(scene: &Scene) -> Result<()> {
     let marker = "f3b1c9: a secret of the image";
     let image = marked(scene, marker)?;
     let pod = scene.pod("pod").run()?;
-    let container = pod.run(ContainerSpec::new("app", &image.reference).script("cat /origin; sleep 100000"))?;
+    let container =
+        pod.run(ContainerSpec::new("app", &image.reference).script("cat /origin; sleep 100000"))?;
     container.wait_log(marker)?;
     let data = scene.node().handler(scene.handler())?.data_dir.clone();
     let mut files = Vec::new();
     find_files(&data, &mut files)?;
     let ours: Vec<_> = files.iter().filter(|file| file.to_string_lossy().contains(&pod.id)).collect();
-    ensure!(ours.iter().any(|file| file.to_string_lossy().contains("/images/")), "no store of the pod in {ours:?}");
+    ensure!(
+        ours.iter().any(|file| file.to_string_lossy().contains("/images/")),
+        "no store of the pod in {ours:?}"
+    );
     for file in ours {
         let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
         let found = bytes.windows(marker.len()).any(|window| window == marker.as_bytes());

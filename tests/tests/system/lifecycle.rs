@@ -30,7 +30,10 @@ fn every_step(scene: &Scene) -> Result<()> {
     container.wait_log("it runs")?;
     ensure!(container.status()?.state() == v1::ContainerState::ContainerRunning, "{:?}", container.status()?);
     let output = container.exec(["/bin/sh", "-c", "echo out; echo err >&2; exit 5"])?;
-    ensure!((output.code, output.stdout.as_str(), output.stderr.as_str()) == (5, "out\n", "err\n"), "{output:?}");
+    ensure!(
+        (output.code, output.stdout.as_str(), output.stderr.as_str()) == (5, "out\n", "err\n"),
+        "{output:?}"
+    );
     ensure!(container.sh("cat /proc/1/cmdline")?.contains("/app"), "pid 1 is not the image's program");
     container.stop(10)?;
     let status = container.status()?;
@@ -61,7 +64,8 @@ fn three_pods(scene: &Scene) -> Result<()> {
     };
     thread::scope(|scope| {
         let pods: Vec<_> = (1..=3).map(|n| scope.spawn(move || one(format!("pod{n}")))).collect();
-        pods.into_iter().try_for_each(|pod| pod.join().map_err(|_| anyhow::anyhow!("a pod's thread panicked"))?)
+        pods.into_iter()
+            .try_for_each(|pod| pod.join().map_err(|_| anyhow::anyhow!("a pod's thread panicked"))?)
     })
 }
 

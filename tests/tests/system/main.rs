@@ -5,6 +5,7 @@ mod crash;
 mod exits;
 mod failures;
 mod fork;
+mod harness;
 mod images;
 mod lifecycle;
 mod network;
@@ -18,6 +19,7 @@ use tests::{namespace::Unified, suite};
 
 fn main() -> ExitCode {
     let scenarios = [
+        harness::SCENARIOS,
         lifecycle::SCENARIOS,
         exits::SCENARIOS,
         images::SCENARIOS,

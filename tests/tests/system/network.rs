@@ -15,14 +15,22 @@ use tests::{
 
 pub const SCENARIOS: &[Scenario] = &[
     shared("network::two_pods_in_the_nodes_network_run_at_once", host_network),
-    under(&[HOST_NETWORK], "network::a_pod_without_egress_runs_with_the_agent_in_the_nodes_network", no_egress),
+    under(
+        &[HOST_NETWORK],
+        "network::a_pod_without_egress_runs_with_the_agent_in_the_nodes_network",
+        no_egress,
+    ),
     under(&[SHORT], "network::a_pod_without_egress_says_that_the_registry_is_unreachable", no_egress_fails),
     enclave("network::an_app_in_the_pod_can_not_make_the_agent_pull", foreign_pull),
-    enclave("network::the_agent_is_in_the_pods_network_and_cgroup_with_namespaces_of_its_own", agent_namespaces),
+    enclave(
+        "network::the_agent_is_in_the_pods_network_and_cgroup_with_namespaces_of_its_own",
+        agent_namespaces,
+    ),
 ];
 
 fn host_network(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::program("in the node's network")?, &scene.repository("app"), "1")?;
+    let image =
+        scene.node().push(&images::program("in the node's network")?, &scene.repository("app"), "1")?;
     let pods = [scene.pod("first").host_network().run()?, scene.pod("second").host_network().run()?];
     for pod in &pods {
         let container = pod.run(ContainerSpec::new("app", &image.reference))?;
@@ -57,7 +65,8 @@ fn no_egress_fails(scene: &Scene) -> Result<()> {
     cut_egress(&pod)?;
     pod.pull(&image.reference)?;
     let container = pod.create(ContainerSpec::new("app", &image.reference))?;
-    let error = container.try_start(Duration::from_secs(30)).err().context("it was started without egress")?;
+    let error =
+        container.try_start(Duration::from_secs(30)).err().context("it was started without egress")?;
     ensure!(error.message().contains(tests::node::REGISTRY), "the error names no registry: {error}");
     pod.remove()
 }
@@ -69,9 +78,14 @@ fn foreign_pull(scene: &Scene) -> Result<()> {
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
     let listening = container.sh("netstat -ltn | grep LISTEN | tr -s ' ' | cut -d' ' -f4")?;
-    let port = listening.lines().find_map(|line| line.rsplit_once(':')).context("the agent listens nowhere in the pod")?.1;
+    let port = listening
+        .lines()
+        .find_map(|line| line.rsplit_once(':'))
+        .context("the agent listens nowhere in the pod")?
+        .1;
     for token in ["", "0000000000000000000000000000000000000000000000000000000000000000"] {
-        let request: String = pull_request(&other.reference, token).iter().map(|byte| format!("\\x{byte:02x}")).collect();
+        let request: String =
+            pull_request(&other.reference, token).iter().map(|byte| format!("\\x{byte:02x}")).collect();
         // The answer's status has no length of its own to tell: what it says is looked for in its bytes.
         let script = format!("(printf '{request}'; sleep 3) | nc -w 5 127.0.0.1 {port} | strings; true");
         let answer = container.sh(&script)?;
@@ -120,7 +134,8 @@ fn agent_namespaces(scene: &Scene) -> Result<()> {
         ensure!(agent.namespace(kind)? != app.namespace(kind)?, "agent and app share the {kind} namespace");
     }
     let tasks = run(Command::new("ctr").args(["-n", "k8s.io", "tasks", "list", "-q"]))?;
-    let ours: Vec<&str> = tasks.lines().filter(|id| id.contains(&pod.id) || id.contains(&container.id)).collect();
+    let ours: Vec<&str> =
+        tasks.lines().filter(|id| id.contains(&pod.id) || id.contains(&container.id)).collect();
     ensure!(ours.len() == 2, "the agent is among containerd's tasks: {tasks}");
     ensure!(scene.handler() == ENCLAVE_CC, "under another handler");
     pod.remove()

@@ -16,24 +16,44 @@ use tests::{
 
 pub const SCENARIOS: &[Scenario] = &[
     shared("parity::of_an_ordinary_container", |scene| equal(scene, |pod| pod, |spec| spec)),
-    shared("parity::with_all_capabilities_dropped_and_default_seccomp", |scene| equal(scene, |pod| pod, restricted)),
+    shared("parity::with_all_capabilities_dropped_and_default_seccomp", |scene| {
+        equal(scene, |pod| pod, restricted)
+    }),
     shared("parity::as_another_user", |scene| equal(scene, |pod| pod, non_root)),
     shared("parity::with_a_read_only_root", |scene| {
         equal(scene, |pod| pod, |spec| spec.security(|context| context.readonly_rootfs = true))
     }),
-    shared("parity::with_a_terminal", |scene| equal(scene, |pod| pod, |spec| spec.edit(|config| config.tty = true))),
-    shared("parity::in_the_nodes_pid_namespace", |scene| equal(scene, |pod| pid(pod, v1::NamespaceMode::Node), |spec| spec)),
-    shared("parity::in_the_pods_pid_namespace", |scene| equal(scene, |pod| pid(pod, v1::NamespaceMode::Pod), |spec| spec)),
+    shared("parity::with_a_terminal", |scene| {
+        equal(scene, |pod| pod, |spec| spec.edit(|config| config.tty = true))
+    }),
+    shared("parity::in_the_nodes_pid_namespace", |scene| {
+        equal(scene, |pod| pid(pod, v1::NamespaceMode::Node), |spec| spec)
+    }),
+    shared("parity::in_the_pods_pid_namespace", |scene| {
+        equal(scene, |pod| pid(pod, v1::NamespaceMode::Pod), |spec| spec)
+    }),
     shared("parity::with_mounts_propagating_to_the_container", |scene| {
-        equal(scene, |pod| pod, |spec| spec.mount("/run/node/shared", "/shared", v1::MountPropagation::PropagationHostToContainer))
+        equal(
+            scene,
+            |pod| pod,
+            |spec| {
+                spec.mount("/run/node/shared", "/shared", v1::MountPropagation::PropagationHostToContainer)
+            },
+        )
     }),
     shared("parity::with_mounts_propagating_both_ways", |scene| {
-        equal(scene, |pod| pod.privileged(), |spec| {
-            spec.mount("/run/node/shared", "/shared", v1::MountPropagation::PropagationBidirectional)
-                .security(|context| context.privileged = true)
-        })
+        equal(
+            scene,
+            |pod| pod.privileged(),
+            |spec| {
+                spec.mount("/run/node/shared", "/shared", v1::MountPropagation::PropagationBidirectional)
+                    .security(|context| context.privileged = true)
+            },
+        )
     }),
-    shared("parity::with_a_memory_limit", |scene| equal(scene, |pod| pod, |spec| spec.memory_limit(64 << 20))),
+    shared("parity::with_a_memory_limit", |scene| {
+        equal(scene, |pod| pod, |spec| spec.memory_limit(64 << 20))
+    }),
     shared("parity::when_privileged", |scene| {
         equal(scene, |pod| pod.privileged(), |spec| spec.security(|context| context.privileged = true))
     }),
@@ -41,6 +61,8 @@ pub const SCENARIOS: &[Scenario] = &[
     shared("parity::of_errors_and_exit_codes_of_exec", exec_errors),
     shared("parity::of_errors_of_the_first_process", start_errors),
 ];
+
+type Change = fn(ContainerSpec) -> ContainerSpec;
 
 /// Prints all that is compared, in sections. Files are opened for writing, never written.
 const OBSERVE: &str = r#"
@@ -67,7 +89,8 @@ echo "== end"
 
 fn restricted(spec: ContainerSpec) -> ContainerSpec {
     spec.security(|context| {
-        context.capabilities = Some(v1::Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() });
+        context.capabilities =
+            Some(v1::Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() });
         context.no_new_privs = true;
         context.seccomp = Some(v1::SecurityProfile {
             profile_type: v1::security_profile::ProfileType::RuntimeDefault.into(),
@@ -90,11 +113,7 @@ fn pid(pod: PodSpec<'_>, mode: v1::NamespaceMode) -> PodSpec<'_> {
 
 /// Runs the pod under both handlers, one after the other and named alike, and compares what the first process
 /// and an exec see.
-fn equal(
-    scene: &Scene,
-    pod: fn(PodSpec<'_>) -> PodSpec<'_>,
-    container: fn(ContainerSpec) -> ContainerSpec,
-) -> Result<()> {
+fn equal(scene: &Scene, pod: fn(PodSpec<'_>) -> PodSpec<'_>, container: Change) -> Result<()> {
     shared_directory()?;
     let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
     let mut seen = Vec::new();
@@ -168,8 +187,15 @@ fn mount(line: &str) -> Option<String> {
 /// The same exec under both handlers: its exit code, output, or error.
 fn exec_errors(scene: &Scene) -> Result<()> {
     const COMMANDS: &[&[&str]] = &[
-        &["/bin/nothing"], &["nothing"], &["/etc"], &["/etc/passwd"], &["/bin/sh", "-c", "exit 42"], &["/bin/sh", "-c", "kill -9 $$"],
-        &["/bin/sh", "-c", "kill -TERM $$"], &["/bin/false"], &["id"],
+        &["/bin/nothing"],
+        &["nothing"],
+        &["/etc"],
+        &["/etc/passwd"],
+        &["/bin/sh", "-c", "exit 42"],
+        &["/bin/sh", "-c", "kill -9 $$"],
+        &["/bin/sh", "-c", "kill -TERM $$"],
+        &["/bin/false"],
+        &["id"],
     ];
     both(scene, |pod, reference, handler| {
         let spec = restricted(non_root(ContainerSpec::new("app", reference).script("sleep 100000")));
@@ -190,7 +216,7 @@ fn exec_errors(scene: &Scene) -> Result<()> {
 
 /// The same faulty container under both handlers: why it does not start.
 fn start_errors(scene: &Scene) -> Result<()> {
-    let faults: [(&str, fn(ContainerSpec) -> ContainerSpec); 4] = [
+    let faults: [(&str, Change); 4] = [
         ("missing", |spec| spec.command(["/bin/nothing"])),
         ("unfound", |spec| spec.command(["nothing"])),
         ("directory", |spec| spec.command(["/etc"])),

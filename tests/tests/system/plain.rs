@@ -15,20 +15,39 @@ use tests::{
 
 pub const SCENARIOS: &[Scenario] = &[
     shared("plain::a_container_of_ctr_runs_without_any_agent", ctr),
-    under(&[PASSTHROUGH], "plain::a_pod_of_a_namespace_that_is_passed_through_runs_without_any_agent", passed_through),
+    under(
+        &[PASSTHROUGH],
+        "plain::a_pod_of_a_namespace_that_is_passed_through_runs_without_any_agent",
+        passed_through,
+    ),
 ];
 
 fn ctr(scene: &Scene) -> Result<()> {
     let namespace = "plain";
     let ctr = |arguments: &[&str]| run(Command::new("ctr").args(["-n", namespace]).args(arguments));
-    let image = scene.node().push(&images::command(&["/bin/sh", "-c", "echo default"]), &scene.repository("app"), "1")?;
+    let image = scene.node().push(
+        &images::command(&["/bin/sh", "-c", "echo default"]),
+        &scene.repository("app"),
+        "1",
+    )?;
     ctr(&["images", "pull", "--plain-http", &image.reference])?;
     let runtime = scene.node().handler(scene.handler())?.runtime_type;
     let id = format!("ctr-{}", scene.handler());
     scene.remember_id(&id);
-    let output = ctr(&["run", "--rm", "--runtime", runtime, &image.reference, &id, "/bin/sh", "-c", "echo from ctr; exit 0"])?;
+    let output = ctr(&[
+        "run",
+        "--rm",
+        "--runtime",
+        runtime,
+        &image.reference,
+        &id,
+        "/bin/sh",
+        "-c",
+        "echo from ctr; exit 0",
+    ])?;
     ensure!(output == "from ctr\n", "{output:?}");
-    let failing = ctr(&["run", "--rm", "--runtime", runtime, &image.reference, &id, "/bin/sh", "-c", "exit 9"]);
+    let failing =
+        ctr(&["run", "--rm", "--runtime", runtime, &image.reference, &id, "/bin/sh", "-c", "exit 9"]);
     ensure!(failing.is_err(), "ctr tells no failure of an exit with 9");
     ctr(&["run", "-d", "--runtime", runtime, &image.reference, &id, "/bin/sleep", "100000"])?;
     let exec = ctr(&["tasks", "exec", "--exec-id", "e1", &id, "/bin/sh", "-c", "cat /proc/1/cmdline"])?;
@@ -39,7 +58,8 @@ fn ctr(scene: &Scene) -> Result<()> {
     wait::holds("the task to stop", Duration::from_secs(10), || {
         Ok(ctr(&["tasks", "list"])?.lines().any(|line| line.contains(&id) && line.contains("STOPPED")))
     })?;
-    ctr(&["tasks", "delete", &id]).or_else(|e| if e.to_string().contains("137") { Ok(String::new()) } else { Err(e) })?;
+    ctr(&["tasks", "delete", &id])
+        .or_else(|e| if e.to_string().contains("137") { Ok(String::new()) } else { Err(e) })?;
     ctr(&["containers", "delete", &id])?;
     Ok(())
 }

@@ -30,7 +30,11 @@ fn volume(scene: &Scene) -> Result<String> {
     Ok(dir.display().to_string())
 }
 
-fn privileged<'a>(scene: &'a Scene, volume: &str, propagation: MountPropagation) -> Result<(Pod<'a>, Container)> {
+fn privileged<'a>(
+    scene: &'a Scene,
+    volume: &str,
+    propagation: MountPropagation,
+) -> Result<(Pod<'a>, Container)> {
     let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
     let pod = scene.pod("pod").privileged().run()?;
     let spec = ContainerSpec::new("app", &image.reference)
@@ -44,8 +48,10 @@ fn privileged<'a>(scene: &'a Scene, volume: &str, propagation: MountPropagation)
 fn propagates(scene: &Scene) -> Result<()> {
     let volume = volume(scene)?;
     let (pod, container) = privileged(scene, &volume, MountPropagation::PropagationBidirectional)?;
-    container.sh("mkdir /volume/inner && mount -t tmpfs none /volume/inner && echo hello > /volume/inner/file")?;
-    let seen = fs::read_to_string(Path::new(&volume).join("inner/file")).context("the mount does not show on the node")?;
+    container
+        .sh("mkdir /volume/inner && mount -t tmpfs none /volume/inner && echo hello > /volume/inner/file")?;
+    let seen = fs::read_to_string(Path::new(&volume).join("inner/file"))
+        .context("the mount does not show on the node")?;
     ensure!(seen == "hello\n", "{seen:?}");
     container.sh("umount /volume/inner")?;
     pod.remove()
@@ -83,7 +89,9 @@ fn hidden(scene: &Scene, propagation: Option<MountPropagation>) -> Result<()> {
     // Every mount of the node that names the container or the sandbox.
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    places.extend(points.filter(|point| point.contains(&container.id) || point.contains(&pod.id)).map(Into::into));
+    places.extend(
+        points.filter(|point| point.contains(&container.id) || point.contains(&pod.id)).map(Into::into),
+    );
     for place in places {
         // The snapshot that containerd unpacked for itself is not the app's root, and is not mounted.
         for file in ["app", "bin/busybox"] {
