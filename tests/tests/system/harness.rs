@@ -5,6 +5,7 @@ use std::{
     os::unix::{net::UnixListener, process::CommandExt},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Result, ensure};
@@ -14,6 +15,7 @@ use tests::{
     namespace::{cgroup_dirs, tmpfs},
     node::cgroup_parent,
     suite::{Scenario, Scene, under},
+    wait,
 };
 
 pub const SCENARIOS: &[Scenario] = &[under(&[RUNC], "harness::a_leak_of_each_kind_is_found", each_kind)];
@@ -39,7 +41,10 @@ fn each_kind(_: &Scene) -> Result<()> {
         }
     }
 
-    let found = find()?;
+    // Its command line shows when its exec is through.
+    let found = wait::until("the process", Duration::from_secs(5), || {
+        Ok(Some(find()?).filter(|found| found.iter().any(|leak| leak.starts_with("process: "))))
+    });
     process.kill()?;
     process.wait()?;
     drop(socket);
@@ -50,6 +55,7 @@ fn each_kind(_: &Scene) -> Result<()> {
         dir.parent().map_or(Ok(()), fs::remove_dir)?;
     }
 
+    let found = found?;
     for kind in ["mount: ", "process: ", "socket: ", "path: ", "cgroup: "] {
         ensure!(found.iter().any(|leak| leak.starts_with(kind)), "no {kind:?} among {found:?}");
     }
