@@ -6,7 +6,7 @@ use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    for name in ["image", "shim_image"] {
+    for name in ["image", "shim_image", "runtimeoptions"] {
         let input = format!("proto/{name}.proto");
         println!("cargo:rerun-if-changed={input}");
         let dir = out.join(name);

@@ -19,3 +19,12 @@ pub mod shim_image {
     pub use generated::shim_image::*;
     pub use generated::shim_image_ttrpc::*;
 }
+
+/// `runtimeoptions.v1.Options`, containerd's options for runtime types that are not its own.
+pub mod runtimeoptions {
+    #![allow(missing_docs, warnings, clippy::all)]
+    mod generated {
+        include!(concat!(env!("OUT_DIR"), "/runtimeoptions/mod.rs"));
+    }
+    pub use generated::runtimeoptions::*;
+}

@@ -85,6 +85,11 @@ impl Bundle {
         Ok(())
     }
 
+    /// Sets user and group of the init process, without further groups.
+    pub fn set_user(&mut self, uid: u32, gid: u32) {
+        self.set(&["process"], "user", serde_json::json!({ "uid": uid, "gid": gid }));
+    }
+
     /// Sets a variable of the init process' environment, in the place of what it was, or at the end.
     ///
     /// # Errors

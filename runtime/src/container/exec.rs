@@ -15,32 +15,23 @@ use crate::{
     process::{Exit, ExitCode, Pid},
 };
 
-/// What an exec runs.
-pub struct ExecSpec {
-    /// Its id, unique in the container.
-    pub exec_id: String,
-    /// The runtime specification's `process`, as JSON.
-    pub process: Vec<u8>,
-    /// What its stdio needs to know.
-    pub io: IoContext,
-}
-
 /// Exit code of an exec that could not be started.
 const NOT_STARTED: u8 = 255;
 
 impl Container {
-    /// Registers an exec; [`Container::start_exec`] starts it.
+    /// Registers an exec; [`Container::start_exec`] starts it. `process` is the runtime
+    /// specification's `process` as JSON.
     ///
     /// # Errors
     /// [`ContainerError::ProcessExists`]; [`ContainerError::Illegal`] unless the container is
     /// created or running.
-    pub fn add_exec(&self, exec_id: &str, stdio: StdioSpec) -> Result<(), ContainerError> {
+    pub fn add_exec(&self, exec_id: &str, process: Vec<u8>, stdio: StdioSpec) -> Result<(), ContainerError> {
         self.init.allows(Step::Exec).map_err(|e| self.illegal(e))?;
         let mut execs = self.lock_execs();
         if execs.contains_key(exec_id) {
             return Err(ContainerError::ProcessExists { id: self.id.clone(), exec_id: exec_id.to_owned() });
         }
-        let entry = Entry::new(Some(exec_id.to_owned()), stdio, State::Added);
+        let entry = Entry::exec(exec_id, process, stdio);
         execs.insert(exec_id.to_owned(), Arc::new(entry));
         drop(execs);
         self.tell(Fact::ExecAdded(exec_id.to_owned()));
@@ -54,15 +45,15 @@ impl Container {
     ///
     /// # Errors
     /// [`ContainerError::Illegal`] when it was started before; what the backend answers.
-    pub async fn start_exec(self: &Arc<Self>, spec: &ExecSpec) -> Result<Pid, ContainerError> {
-        let entry = self.entry(Some(&spec.exec_id))?;
+    pub async fn start_exec(self: &Arc<Self>, exec_id: &str, io: &IoContext) -> Result<Pid, ContainerError> {
+        let entry = self.entry(Some(exec_id))?;
         let _lifecycle = entry.lifecycle.lock().await;
         entry.allows(Step::Start).map_err(|e| self.illegal(e))?;
         self.init.allows(Step::Exec).map_err(|e| self.illegal(e))?;
-        match self.run_exec(&entry, spec).await {
+        match self.run_exec(&entry, exec_id, io).await {
             Ok(pid) => {
                 entry.step(Step::Start).map_err(|e| self.illegal(e))?;
-                self.tell(Fact::ExecStarted(spec.exec_id.clone(), pid));
+                self.tell(Fact::ExecStarted(exec_id.to_owned(), pid));
                 exit::watch(Arc::clone(self), Arc::clone(&entry));
                 Ok(pid)
             }
@@ -75,15 +66,11 @@ impl Container {
         }
     }
 
-    async fn run_exec(&self, entry: &Entry, spec: &ExecSpec) -> Result<Pid, ContainerError> {
-        let mut streams = Streams::open(&entry.stdio, &spec.io, self.deadlines.call).await?;
-        let process_json = Scratch::write(
-            &self.id,
-            &self.bundle,
-            &format!("exec-{}.json", spec.exec_id),
-            &spec.process,
-        )?;
-        let pid_file = Scratch::write(&self.id, &self.bundle, &format!("exec-{}.pid", spec.exec_id), b"")?;
+    async fn run_exec(&self, entry: &Entry, exec_id: &str, io: &IoContext) -> Result<Pid, ContainerError> {
+        let mut streams = Streams::open(&entry.stdio, io, self.deadlines.call).await?;
+        let process_json =
+            Scratch::write(&self.id, &self.bundle, &format!("exec-{}.json", exec_id), &entry.exec_process)?;
+        let pid_file = Scratch::write(&self.id, &self.bundle, &format!("exec-{}.pid", exec_id), b"")?;
         let child = streams.child_stdio();
         let process = self
             .backend
@@ -129,12 +116,8 @@ impl Container {
 
     /// Waits until every exec that was started has been announced as ended, for `bound` at most.
     pub(super) async fn execs_ended(&self, bound: Duration) {
-        let running: Vec<_> = self
-            .lock_execs()
-            .values()
-            .filter(|entry| entry.state() == State::Running)
-            .cloned()
-            .collect();
+        let running: Vec<_> =
+            self.lock_execs().values().filter(|entry| entry.state() == State::Running).cloned().collect();
         let all = async {
             for entry in running {
                 entry.exited().await;

@@ -7,13 +7,11 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Container, ContainerError, Deadlines, Entry, Fact, Observer, PidNamespace, State, Step, exit,
-};
+use super::{Container, ContainerError, Deadlines, Entry, Fact, Observer, PidNamespace, State, Step, exit};
 use crate::{
     cgroup::Cgroup,
     io::{IoContext, StdioSpec, Streams},
-    oci::{Backend, Checkpoint, Create, Force, OciError, Restore},
+    oci::{Backend, Checkpoint, Create, Force, OciError},
     process::{Exit, Pid},
 };
 
@@ -35,8 +33,6 @@ pub struct CreateSpec {
     pub no_pivot: bool,
     /// Keep the session keyring of the caller.
     pub no_new_keyring: bool,
-    /// The checkpoint to restore from, if any.
-    pub restore: Option<Restore>,
     /// How long the calls may take.
     pub deadlines: Deadlines,
     /// Who is told what happens.
@@ -75,7 +71,7 @@ impl Container {
                     stdio: child,
                     no_pivot: spec.no_pivot,
                     no_new_keyring: spec.no_new_keyring,
-                    restore: spec.restore.as_ref(),
+                    restore: None,
                 },
                 spec.deadlines.create,
             )
@@ -88,7 +84,7 @@ impl Container {
             // It has exited already, or has none: no statistics then.
             Err(error) => log::warn!("container {}: {error}", spec.id),
         }
-        let init = Entry::new(None, spec.stdio, State::Created);
+        let init = Entry::init(spec.stdio);
         init.set_process(process);
         init.set_streams(streams);
         Ok(Arc::new(Container {

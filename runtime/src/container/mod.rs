@@ -29,12 +29,11 @@ use std::{
 
 use thiserror::Error;
 
+use self::process::Entry;
 pub use self::{
-    exec::ExecSpec,
     lifecycle::{CheckpointRequest, CreateSpec},
     state::{IllegalStep, State, Step},
 };
-use self::process::Entry;
 use crate::{
     cgroup::{Cgroup, CgroupError, Stats},
     io::{IoError, StdioSpec},
@@ -219,7 +218,12 @@ impl Container {
     ///
     /// # Errors
     /// [`ContainerError::NotRunning`] when the process has not been started or has ended.
-    pub async fn kill(&self, exec_id: Option<&str>, signal: i32, scope: KillScope) -> Result<(), ContainerError> {
+    pub async fn kill(
+        &self,
+        exec_id: Option<&str>,
+        signal: i32,
+        scope: KillScope,
+    ) -> Result<(), ContainerError> {
         let entry = self.entry(exec_id)?;
         if scope == KillScope::All && exec_id.is_none() {
             return match self.backend.kill(&self.id, signal, scope, self.deadlines.call).await {

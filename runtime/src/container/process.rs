@@ -15,6 +15,8 @@ use crate::{
 pub(super) struct Entry {
     /// `None` for the container's init.
     pub exec_id: Option<String>,
+    /// The `process` of an exec as JSON; empty for init, which the bundle describes.
+    pub exec_process: Vec<u8>,
     pub stdio: StdioSpec,
     /// Serialises the start of this process and the announcement of its exit, so
     /// that the former always comes first. Taken after the container's `ops`.
@@ -27,9 +29,20 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub fn new(exec_id: Option<String>, stdio: StdioSpec, state: State) -> Self {
+    /// The container's init, which exists.
+    pub fn init(stdio: StdioSpec) -> Self {
+        Self::new(None, Vec::new(), stdio, State::Created)
+    }
+
+    /// An exec that was registered.
+    pub fn exec(exec_id: &str, process: Vec<u8>, stdio: StdioSpec) -> Self {
+        Self::new(Some(exec_id.to_owned()), process, stdio, State::Added)
+    }
+
+    fn new(exec_id: Option<String>, exec_process: Vec<u8>, stdio: StdioSpec, state: State) -> Self {
         Entry {
             exec_id,
+            exec_process,
             stdio,
             lifecycle: tokio::sync::Mutex::new(()),
             state: Mutex::new(state),
