@@ -148,11 +148,15 @@ impl LayerReader {
     fn next_chunk(&mut self) -> Result<bool, StoreError> {
         let Some(mut stream) = self.stream.take() else { return Ok(false) };
         let forged = || StoreError::Forged { path: self.path.clone() };
-        let length = self.left_bytes.min((CHUNK_BYTES + TAG_BYTES) as u64);
-        self.left_bytes -= length;
+        let length = (CHUNK_BYTES + TAG_BYTES).min(usize::try_from(self.left_bytes).unwrap_or(usize::MAX));
+        self.left_bytes -= length as u64;
         self.given = 0;
-        self.chunk.clear();
-        (&self.file).take(length).read_to_end(&mut self.chunk).map_err(StoreError::io("read", &self.path))?;
+        self.chunk.resize(length, 0);
+        self.file.read_exact(&mut self.chunk).map_err(|error| match error.kind() {
+            // It was shortened since it was opened.
+            io::ErrorKind::UnexpectedEof => forged(),
+            _ => StoreError::io("read", &self.path)(error),
+        })?;
         if self.left_bytes > 0 {
             stream.decrypt_next_in_place(&self.aad, &mut self.chunk).map_err(|_| forged())?;
             self.stream = Some(stream);
