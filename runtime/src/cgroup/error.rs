@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::{mount::MountError, process::Pid};
+
 /// A cgroup that can't be found, read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -33,6 +35,9 @@ pub enum CgroupError {
         /// The line.
         line: String,
     },
+    /// It is unknown where hierarchies are mounted.
+    #[error("find the cgroup hierarchies")]
+    Mounts(#[source] MountError),
     /// No cgroup hierarchy is mounted that has this cgroup.
     #[error("no cgroup {path} in any mounted hierarchy")]
     NotFound {
@@ -49,7 +54,7 @@ pub enum CgroupError {
     #[error("process {pid} does not exist")]
     NoProcess {
         /// Its number.
-        pid: i32,
+        pid: Pid,
     },
     /// Out-of-memory events can't be watched.
     #[error("watch out-of-memory events of {path}: {step}")]

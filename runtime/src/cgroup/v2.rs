@@ -2,6 +2,15 @@
 //!
 //! `network` of that message is not here: the Go shim leaves it empty as well. A limit of `max` is `u64::MAX`.
 
+use std::path::Path;
+
+use super::{
+    CgroupError,
+    files::{keyed, number, page_sizes, parse_device, rdma, text, unexpected},
+};
+
+pub use super::files::{Rdma, RdmaEntry};
+
 /// Everything that the enabled controllers tell.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metrics {
@@ -157,4 +166,158 @@ pub struct Hugetlb {
     pub failcnt: u64,
 }
 
-pub use super::files::{Rdma, RdmaEntry};
+pub(super) fn read(directory: &Path) -> Result<Metrics, CgroupError> {
+    Ok(Metrics {
+        pids: read_pids(directory)?,
+        cpu: read_cpu(directory)?,
+        memory: read_memory(directory)?,
+        rdma: rdma(directory)?,
+        io: read_io(directory)?,
+        hugetlb: read_hugetlb(directory)?,
+        memory_events: read_memory_events(directory)?,
+    })
+}
+
+fn read_pids(directory: &Path) -> Result<Option<Pids>, CgroupError> {
+    let Some(current) = number(directory, "pids.current")? else { return Ok(None) };
+    Ok(Some(Pids { current, limit: number(directory, "pids.max")?.unwrap_or(u64::MAX) }))
+}
+
+fn read_cpu(directory: &Path) -> Result<Option<Cpu>, CgroupError> {
+    let Some(stat) = keyed(directory, "cpu.stat")? else { return Ok(None) };
+    let value = |key| stat.get(key);
+    Ok(Some(Cpu {
+        usage_usec: value("usage_usec"),
+        user_usec: value("user_usec"),
+        system_usec: value("system_usec"),
+        nr_periods: value("nr_periods"),
+        nr_throttled: value("nr_throttled"),
+        throttled_usec: value("throttled_usec"),
+        psi: read_psi(directory, "cpu.pressure")?,
+        nr_bursts: value("nr_bursts"),
+        burst_usec: value("burst_usec"),
+    }))
+}
+
+fn read_memory(directory: &Path) -> Result<Option<Memory>, CgroupError> {
+    let Some(stat) = keyed(directory, "memory.stat")? else { return Ok(None) };
+    let value = |name| Ok(number(directory, name)?.unwrap_or(0));
+    // Since 5.9 these are counted separately for anonymous and file pages.
+    let both = |key: &str| {
+        let parts = stat.get(&format!("{key}_anon")).saturating_add(stat.get(&format!("{key}_file")));
+        stat.find(key).unwrap_or(parts)
+    };
+    Ok(Some(Memory {
+        anon: stat.get("anon"),
+        file: stat.get("file"),
+        kernel_stack: stat.get("kernel_stack"),
+        slab: stat.get("slab"),
+        sock: stat.get("sock"),
+        shmem: stat.get("shmem"),
+        file_mapped: stat.get("file_mapped"),
+        file_dirty: stat.get("file_dirty"),
+        file_writeback: stat.get("file_writeback"),
+        anon_thp: stat.get("anon_thp"),
+        inactive_anon: stat.get("inactive_anon"),
+        active_anon: stat.get("active_anon"),
+        inactive_file: stat.get("inactive_file"),
+        active_file: stat.get("active_file"),
+        unevictable: stat.get("unevictable"),
+        slab_reclaimable: stat.get("slab_reclaimable"),
+        slab_unreclaimable: stat.get("slab_unreclaimable"),
+        pgfault: stat.get("pgfault"),
+        pgmajfault: stat.get("pgmajfault"),
+        workingset_refault: both("workingset_refault"),
+        workingset_activate: both("workingset_activate"),
+        workingset_nodereclaim: stat.get("workingset_nodereclaim"),
+        pgrefill: stat.get("pgrefill"),
+        pgscan: stat.get("pgscan"),
+        pgsteal: stat.get("pgsteal"),
+        pgactivate: stat.get("pgactivate"),
+        pgdeactivate: stat.get("pgdeactivate"),
+        pglazyfree: stat.get("pglazyfree"),
+        pglazyfreed: stat.get("pglazyfreed"),
+        thp_fault_alloc: stat.get("thp_fault_alloc"),
+        thp_collapse_alloc: stat.get("thp_collapse_alloc"),
+        usage: value("memory.current")?,
+        usage_limit: value("memory.max")?,
+        swap_usage: value("memory.swap.current")?,
+        swap_limit: value("memory.swap.max")?,
+        max_usage: value("memory.peak")?,
+        swap_max_usage: value("memory.swap.peak")?,
+        psi: read_psi(directory, "memory.pressure")?,
+    }))
+}
+
+fn read_memory_events(directory: &Path) -> Result<Option<MemoryEvents>, CgroupError> {
+    Ok(keyed(directory, "memory.events")?.map(|events| MemoryEvents {
+        low: events.get("low"),
+        high: events.get("high"),
+        max: events.get("max"),
+        oom: events.get("oom"),
+        oom_kill: events.get("oom_kill"),
+        oom_group_kill: events.get("oom_group_kill"),
+    }))
+}
+
+fn read_io(directory: &Path) -> Result<Option<Io>, CgroupError> {
+    let Some(text) = text(directory, "io.stat")? else { return Ok(None) };
+    let entry = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (major, minor) = parse_device(fields.next()?)?;
+        let mut entry = IoEntry { major, minor, ..IoEntry::default() };
+        for field in fields {
+            let (key, value) = field.split_once('=')?;
+            let target = match key {
+                "rbytes" => &mut entry.rbytes,
+                "wbytes" => &mut entry.wbytes,
+                "rios" => &mut entry.rios,
+                "wios" => &mut entry.wios,
+                _ => continue,
+            };
+            *target = value.parse().ok()?;
+        }
+        Some(entry)
+    };
+    let usage = text.lines().map(|line| entry(line).ok_or_else(|| unexpected(directory, "io.stat", line)));
+    Ok(Some(Io { usage: usage.collect::<Result<_, _>>()?, psi: read_psi(directory, "io.pressure")? }))
+}
+
+fn read_hugetlb(directory: &Path) -> Result<Vec<Hugetlb>, CgroupError> {
+    let read = |pagesize: String| {
+        let value = |what| number(directory, &format!("hugetlb.{pagesize}.{what}"));
+        let events = keyed(directory, &format!("hugetlb.{pagesize}.events"))?.unwrap_or_default();
+        let (current, max) = (value("current")?.unwrap_or(0), value("max")?.unwrap_or(u64::MAX));
+        Ok(Hugetlb { current, max, pagesize, failcnt: events.get("max") })
+    };
+    page_sizes(directory, ".current")?.into_iter().map(read).collect()
+}
+
+fn read_psi(directory: &Path, name: &str) -> Result<Option<Psi>, CgroupError> {
+    let Some(text) = text(directory, name)? else { return Ok(None) };
+    let mut psi = Psi::default();
+    for line in text.lines() {
+        let parsed = parse_psi(line).ok_or_else(|| unexpected(directory, name, line))?;
+        match parsed {
+            ("some", data) => psi.some = Some(data),
+            ("full", data) => psi.full = Some(data),
+            _ => {}
+        }
+    }
+    Ok(Some(psi))
+}
+
+fn parse_psi(line: &str) -> Option<(&str, PsiData)> {
+    let (kind, fields) = line.split_once(' ')?;
+    let mut data = PsiData::default();
+    for field in fields.split_whitespace() {
+        match field.split_once('=')? {
+            ("avg10", value) => data.avg10 = value.parse().ok()?,
+            ("avg60", value) => data.avg60 = value.parse().ok()?,
+            ("avg300", value) => data.avg300 = value.parse().ok()?,
+            ("total", value) => data.total = value.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some((kind, data))
+}
