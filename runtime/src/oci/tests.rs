@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::process::Reaper;
-use crate::process::tests::{until, with_reaper};
+use crate::process::tests::{PARENT_GONE, until, with_reaper};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -65,6 +65,13 @@ impl Fake {
     }
 }
 
+/// A script that leaves a process running `script` behind and writes its pid, as `create` does.
+///
+/// A shell gives a background job /dev/null as stdin; the backend's own is its descriptor 3.
+fn leaving(script: &str) -> String {
+    format!("export PARENT=$$; exec 3<&0; sh -c '{PARENT_GONE} {script}' & echo $! > $DIR/pid")
+}
+
 fn plain<'a>(bundle: &'a Path, pid_file: &'a Path) -> Create<'a> {
     Create {
         bundle,
@@ -80,7 +87,7 @@ fn plain<'a>(bundle: &'a Path, pid_file: &'a Path) -> Create<'a> {
 #[test]
 fn create_adopts_the_process_that_the_backend_leaves() {
     with_reaper(|reaper| async move {
-        let fake = Fake::new(&reaper, "sh -c 'exit 5' & echo $! > $DIR/pid");
+        let fake = Fake::new(&reaper, &leaving("exit 5"));
         let (bundle, pid) = fake.create();
         let process = fake.backend.create("c1", plain(&bundle, &pid), LONG).await.unwrap();
         assert_eq!(process.wait().await.code.as_u8(), 5);
@@ -94,7 +101,7 @@ fn create_adopts_the_process_that_the_backend_leaves() {
 #[test]
 fn process_inherits_the_stdio_that_was_given() {
     with_reaper(|reaper| async move {
-        let fake = Fake::new(&reaper, "sh -c 'cat; echo err >&2' & echo $! > $DIR/pid");
+        let fake = Fake::new(&reaper, &leaving("cat <&3; echo err >&2"));
         let (bundle, pid) = fake.create();
         let input = fake.path("in");
         fs::write(&input, "hello").unwrap();
@@ -106,8 +113,7 @@ fn process_inherits_the_stdio_that_was_given() {
             stderr: file("err"),
         };
         fake.backend.create("c1", create, LONG).await.unwrap().wait().await;
-        // A background job of a shell without job control reads /dev/null, not the shell's stdin.
-        assert_eq!(fs::read_to_string(fake.path("out")).unwrap(), "");
+        assert_eq!(fs::read_to_string(fake.path("out")).unwrap(), "hello");
         assert_eq!(fs::read_to_string(fake.path("err")).unwrap(), "err\n");
     });
 }
@@ -274,10 +280,11 @@ fn bad_pid_file_is_an_output_error() {
 #[test]
 fn every_verb_has_the_arguments_that_the_backends_take() {
     with_reaper(|reaper| async move {
-        let mut fake = Fake::new(
-            &reaper,
-            "case $VERB in update) cat $3 > $DIR/resources;; restore|exec|create) sleep 0 & echo $! > $DIR/pid;; esac",
+        let script = format!(
+            "case $VERB in update) cat $3 > $DIR/resources;; restore|exec|create) {} ;; esac",
+            leaving("exit 0")
         );
+        let mut fake = Fake::new(&reaper, &script);
         fake.backend.config.systemd_cgroup = true;
         let tail = |fake: &Fake| fake.args()[6..].join(" ");
         let dir = fake.dir.path().display().to_string();
@@ -297,7 +304,8 @@ fn every_verb_has_the_arguments_that_the_backends_take() {
         let (bundle, pid) = fake.create();
         let socket = fake.path("s");
         let mut create = plain(&bundle, &pid);
-        (create.no_pivot, create.no_new_keyring, create.console_socket) = (true, true, Some(socket.as_path()));
+        (create.no_pivot, create.no_new_keyring, create.console_socket) =
+            (true, true, Some(socket.as_path()));
         fake.backend.create("c1", create, LONG).await.unwrap();
         assert_eq!(
             tail(&fake),

@@ -60,7 +60,7 @@ impl Reaper {
             .map_err(|source| ProcessError::Spawn { program: command.get_program().into(), source })?;
         let pid = Pid::new(i64::from(child.id()))?;
         // Nobody consumes the exit while the table is locked, so the pid stands for this child even if it is dead.
-        Ok(self.shared.track(&mut table, pid)?)
+        self.shared.track(&mut table, pid)
     }
 
     /// Keeps the exits of unknown children, as long as the guard lives, for [`adopt`](Self::adopt).

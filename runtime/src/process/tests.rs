@@ -36,10 +36,15 @@ pub(crate) fn sh(script: &str) -> Command {
     command
 }
 
+/// Shell code that waits until its parent is gone: a shell would take the exit of a quicker child for itself.
+///
+/// The parent has put its pid into $PARENT.
+pub(crate) const PARENT_GONE: &str = "while [ -e /proc/$PARENT ]; do :; done;";
+
 /// Has a shell fork `script` off, write its pid and exit: what an OCI backend does.
 async fn orphan(reaper: &Reaper, dir: &Path, script: &str) -> Pid {
     let file = dir.join("pid");
-    let script = format!("sh -c '{script}' & echo $! > {}", file.display());
+    let script = format!("export PARENT=$$; sh -c '{PARENT_GONE} {script}' & echo $! > {}", file.display());
     let exit = reaper.spawn(&mut sh(&script)).unwrap().wait().await;
     assert!(exit.code.is_success());
     Pid::new(std::fs::read_to_string(file).unwrap().trim().parse().unwrap()).unwrap()
@@ -157,6 +162,7 @@ fn exits_are_forgotten_with_the_last_hold_of_their_time() {
 #[test]
 fn child_that_died_before_the_reaper_started_is_reaped() {
     with_runtime(|| async {
+        #[expect(clippy::zombie_processes, reason = "the reaper waits for it")]
         let child = sh("exit 1").spawn().unwrap();
         let pid = Pid::new(child.id().into()).unwrap();
         until(|| wait::peek(pid.as_raw()).unwrap().is_some()).await;
