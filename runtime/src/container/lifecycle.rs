@@ -186,11 +186,11 @@ impl Container {
     pub async fn delete(&self) -> Result<(Option<Pid>, Exit), ContainerError> {
         let _ops = self.ops.lock().await;
         self.init.allows(Step::Delete).map_err(|e| self.illegal(e))?;
-        if self.init.state() == State::Created {
-            if let Some(process) = self.init.process() {
-                // It may end by itself at the same moment: that is as good.
-                let _ = process.signal(libc::SIGKILL);
-            }
+        if self.init.state() == State::Created
+            && let Some(process) = self.init.process()
+        {
+            // It may end by itself at the same moment: that is as good.
+            let _ = process.signal(libc::SIGKILL);
         }
         let exit = tokio::time::timeout(self.deadlines.call, self.init.exited())
             .await

@@ -241,10 +241,11 @@ impl Container {
             Err(error) => return Err(error.into()),
         }
         // In a frozen cgroup of version 1 even SIGKILL waits for the thaw.
-        if signal == libc::SIGKILL && self.init.state() == State::Paused {
-            if let Err(error) = self.backend.resume(&self.id, self.deadlines.call).await {
-                log::warn!("thaw the killed container {}: {error}", self.id);
-            }
+        if signal == libc::SIGKILL
+            && self.init.state() == State::Paused
+            && let Err(error) = self.backend.resume(&self.id, self.deadlines.call).await
+        {
+            log::warn!("thaw the killed container {}: {error}", self.id);
         }
         Ok(())
     }

@@ -180,7 +180,7 @@ impl TaskApi for TaskService {
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
         let task = self.0.tasks.get(&request.id).map_err(Error::from)?;
         let stats = task.container.stats().map_err(Error::from)?;
-        Ok(StatsResponse { stats: MessageField::some(stats::encode(stats)?), ..Default::default() })
+        Ok(StatsResponse { stats: MessageField::some(stats::encode(&stats)?), ..Default::default() })
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
