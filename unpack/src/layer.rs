@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags},
+    fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags},
     io::Errno,
     process::{Gid, Uid},
 };
@@ -30,8 +30,9 @@ use crate::{
 pub(crate) struct Layer<'root> {
     root: BorrowedFd<'root>,
     touched: Touched,
-    /// Set at the end, because every entry that comes into a directory changes them.
-    directory_times: HashMap<EntryPath, (Inode, Timestamps)>,
+    /// Set at the end, because every entry that comes into a directory changes them: those of the directory's own entry
+    /// or else those that it had.
+    directory_times: HashMap<Inode, (EntryPath, Timestamps)>,
     /// The directory of the last entry; tars come in order, so most entries are in the same.
     parent: Option<Parent>,
 }
@@ -88,7 +89,7 @@ impl<'root> Layer<'root> {
 
     /// Sets the times of the directories.
     pub(crate) fn finish(self) -> Result<(), UnpackError> {
-        for (path, (inode, times)) in &self.directory_times {
+        for (inode, (path, times)) in &self.directory_times {
             let dir = match open_dir(self.root, path.as_path(), Missing::Fail) {
                 Ok(dir) => dir,
                 // The layer itself replaced it later.
@@ -102,8 +103,8 @@ impl<'root> Layer<'root> {
         Ok(())
     }
 
-    fn hide(&mut self, dir: &EntryPath, name: Option<&OsStr>) -> Result<(), Failed> {
-        let dir = match open_dir(self.root, dir.as_path(), Missing::Fail) {
+    fn hide(&mut self, path: &EntryPath, name: Option<&OsStr>) -> Result<(), Failed> {
+        let dir = match open_dir(self.root, path.as_path(), Missing::Fail) {
             Ok(dir) => dir,
             // Nothing there to hide.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -111,6 +112,7 @@ impl<'root> Layer<'root> {
             }
             Err(error) => return Err(Failed("open", error)),
         };
+        self.keep_times(path, &dir)?;
         match name {
             Some(name) => remove_lower(dir.as_fd(), name, &self.touched),
             None => empty_lower(dir.as_fd(), &self.touched),
@@ -125,10 +127,18 @@ impl<'root> Layer<'root> {
             _ => {
                 let dir = open_dir(self.root, path.as_path(), Missing::Create)
                     .map_err(failed("open the directory of"))?;
-                let inode = Inode::of(&dir).map_err(failed("stat the directory of"))?;
+                let inode = self.keep_times(path, &dir)?;
                 Ok(Parent { path: path.clone(), dir, inode })
             }
         }
+    }
+
+    /// Remembers the times of a directory in which something is about to change.
+    fn keep_times(&mut self, path: &EntryPath, dir: &OwnedFd) -> Result<Inode, Failed> {
+        let stat = rustix::fs::fstat(dir).map_err(failed("stat the directory of"))?;
+        let inode = Inode::from(&stat);
+        self.directory_times.entry(inode).or_insert_with(|| (path.clone(), times_of(&stat)));
+        Ok(inode)
     }
 
     fn create_file(&mut self, path: &EntryPath) -> Result<OwnedFd, Failed> {
@@ -147,9 +157,10 @@ impl<'root> Layer<'root> {
 
     fn put(&mut self, path: &EntryPath, node: &Node, meta: &Meta) -> Result<(), Failed> {
         let Some((dir, name)) = path.split() else {
+            clear_xattrs(self.root)?;
             set_meta(self.root, meta)?;
             let inode = Inode::of(self.root).map_err(failed("stat"))?;
-            self.directory_times.insert(path.clone(), (inode, times(meta)));
+            self.directory_times.insert(inode, (path.clone(), times(meta)));
             return Ok(());
         };
         let parent = self.take_parent(&dir)?;
@@ -157,7 +168,7 @@ impl<'root> Layer<'root> {
             Node::Directory => {
                 let made = put_directory(&parent, name, meta)?;
                 let inode = Inode::of(&made).map_err(failed("stat"))?;
-                self.directory_times.insert(path.clone(), (inode, times(meta)));
+                self.directory_times.insert(inode, (path.clone(), times(meta)));
                 self.touched.insert(parent.inode, name);
                 // What comes next is most often in this directory.
                 self.parent = Some(Parent { path: path.clone(), dir: made, inode });
@@ -219,17 +230,19 @@ fn replacing<T>(parent: &Parent, name: &OsStr, make: impl Fn() -> Result<T, Errn
 /// as an overlay would show it.
 fn put_directory(parent: &Parent, name: &OsStr, meta: &Meta) -> Result<OwnedFd, Failed> {
     let make = || rustix::fs::mkdirat(&parent.dir, name, Mode::from_raw_mode(0o700));
+    let open = || open_nofollow(parent.dir.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY);
     match make() {
         Err(Errno::EXIST) => {
             let (_, kind) = Inode::at(&parent.dir, name).map_err(failed("stat"))?;
-            if kind != FileType::Directory {
+            if kind == FileType::Directory {
+                clear_xattrs(open().map_err(failed("open"))?.as_fd())?;
+            } else {
                 replacing(parent, name, make).map_err(failed("create the directory"))?;
             }
         }
         made => made.map_err(failed("create the directory"))?,
     }
-    let dir = open_nofollow(parent.dir.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY)
-        .map_err(failed("open"))?;
+    let dir = open().map_err(failed("open"))?;
     set_meta(dir.as_fd(), meta)?;
     Ok(dir)
 }
@@ -292,6 +305,25 @@ fn set_meta(file: BorrowedFd<'_>, meta: &Meta) -> Result<(), Failed> {
     Ok(())
 }
 
+/// An entry says all that its directory has, so what a lower layer's entry said and this one does not is gone.
+fn clear_xattrs(dir: BorrowedFd<'_>) -> Result<(), Failed> {
+    let list = failed("list the extended attributes of");
+    let length = match rustix::fs::flistxattr_query(dir) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
+        length => length.map_err(list)?,
+    };
+    let mut names = vec![0; length];
+    let length =
+        rustix::fs::flistxattr(dir, &mut names[..]).map_err(failed("list the extended attributes of"))?;
+    for name in names[..length].split(|&byte| byte == 0) {
+        // The kernel's own, which no entry carries.
+        if !name.is_empty() && name != b"security.selinux" {
+            tolerate(OsStr::from_bytes(name), rustix::fs::fremovexattr(dir, name))?;
+        }
+    }
+    Ok(())
+}
+
 /// [`set_meta`] and the times, for what cannot be opened without side effects.
 fn set_meta_at(parent: &Parent, name: &OsStr, meta: &Meta, kind: FileType) -> Result<(), Failed> {
     let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
@@ -321,6 +353,16 @@ fn tolerate(name: &OsStr, set: Result<(), Errno>) -> Result<(), Failed> {
     match set {
         Err(Errno::OPNOTSUPP) if name != "security.capability" => Ok(()),
         other => other.map_err(failed("set an extended attribute of")),
+    }
+}
+
+fn times_of(stat: &Stat) -> Timestamps {
+    // The types of these fields differ between targets.
+    #[allow(clippy::useless_conversion)]
+    let time = |tv_sec, nanos| Timespec { tv_sec, tv_nsec: i64::try_from(nanos).unwrap_or_default() };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
     }
 }
 

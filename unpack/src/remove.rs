@@ -45,7 +45,9 @@ pub(crate) fn remove_lower(dir: BorrowedFd<'_>, name: &OsStr, touched: &Touched)
 
 /// [`remove_lower`] for everything in the directory `dir`.
 pub(crate) fn empty_lower(dir: BorrowedFd<'_>, touched: &Touched) -> Result<(), Errno> {
-    empty(dir, Some(touched)).map(|_| ())
+    // The descriptor may be O_PATH, which cannot be read.
+    let dir = open_nofollow(dir, OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
+    empty(dir.as_fd(), Some(touched)).map(|_| ())
 }
 
 /// Returns whether nothing is left at `name`.

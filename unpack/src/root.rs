@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags},
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat},
     io::Errno,
 };
 
@@ -163,11 +163,17 @@ pub(crate) struct Inode(u64, u64);
 
 impl Inode {
     pub(crate) fn of(file: impl AsFd) -> Result<Self, Errno> {
-        rustix::fs::fstat(file).map(|stat| Self(stat.st_dev, stat.st_ino))
+        rustix::fs::fstat(file).map(|stat| Self::from(&stat))
     }
 
     pub(crate) fn at(dir: impl AsFd, name: &OsStr) -> Result<(Self, FileType), Errno> {
         let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok((Self(stat.st_dev, stat.st_ino), FileType::from_raw_mode(stat.st_mode)))
+        Ok((Self::from(&stat), FileType::from_raw_mode(stat.st_mode)))
+    }
+}
+
+impl From<&Stat> for Inode {
+    fn from(stat: &Stat) -> Self {
+        Self(stat.st_dev, stat.st_ino)
     }
 }
