@@ -7,6 +7,7 @@
 //! It knows nothing of why a bundle is changed.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -42,7 +43,7 @@ const CONFIG: &str = "config.json";
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// A bundle whose config has been read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Bundle {
     path: BundlePath,
     config: Value,
@@ -91,6 +92,13 @@ impl Bundle {
         written.as_file().set_permissions(Permissions::from_mode(self.mode))?;
         written.persist(file)?;
         Ok(())
+    }
+}
+
+/// Names the bundle only: a config has the container's environment in it, which must not get into a log.
+impl fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bundle").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

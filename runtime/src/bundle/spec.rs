@@ -4,7 +4,7 @@
 //! its backend accepts: a capability, seccomp action or namespace that is newer than the crate would make the whole
 //! config unreadable. What is not named here is kept in the file untouched.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
@@ -70,7 +70,7 @@ pub struct SpecMount {
 }
 
 /// `process`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Process {
@@ -91,6 +91,18 @@ pub struct Process {
     pub user: User,
     /// `oom_score_adj` of the process.
     pub oom_score_adj: Option<i64>,
+}
+
+/// Without arguments and environment, which may hold secrets and must not get into a log.
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("terminal", &self.terminal)
+            .field("program", &self.args.first())
+            .field("cwd", &self.cwd)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 /// `process.user`.

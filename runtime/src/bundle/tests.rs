@@ -328,6 +328,13 @@ fn values_that_would_mean_something_else_are_refused() {
 }
 
 #[test]
+fn debug_output_shows_no_environment() {
+    let (_dir, mut bundle) = bundle();
+    bundle.set_env("TOKEN", "s3cret").unwrap();
+    assert!(!format!("{bundle:?} {:?}", bundle.spec()).contains("s3cret"));
+}
+
+#[test]
 fn an_error_about_a_variable_does_not_show_its_value() {
     let (_dir, mut bundle) = bundle();
     let error = bundle.set_env("TOKEN", "s3cret\0").unwrap_err();

@@ -23,6 +23,8 @@ pub mod v1;
 pub mod v2;
 
 #[cfg(test)]
+mod live_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::CgroupError;
@@ -169,11 +171,21 @@ impl Cgroup {
     /// Starts to watch for out-of-memory kills. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// There is no memory controller, or the kernel refuses.
+    /// There is no memory controller, the cgroup is a hierarchy's root (whose kills are the whole host's), or the kernel
+    /// refuses.
     pub fn oom_events(&self) -> Result<OomEvents, CgroupError> {
+        let is_root = |path: &Path| {
+            self.directories.iter().any(|directory| directory.is_root && directory.path == path)
+        };
         match self.hierarchy {
-            Hierarchy::V1 => OomEvents::v1(self.controller("memory").ok_or_else(|| self.not_found())?),
-            Hierarchy::V2 => OomEvents::v2(&self.unified()?.path),
+            Hierarchy::V1 => {
+                let memory = self.controller("memory").filter(|path| !is_root(path));
+                OomEvents::v1(memory.ok_or_else(|| self.not_found())?)
+            }
+            Hierarchy::V2 => {
+                let unified = &self.unified()?.path;
+                if is_root(unified) { Err(self.not_found()) } else { OomEvents::v2(unified) }
+            }
         }
     }
 
