@@ -96,7 +96,7 @@ fn a_store_is_mounted_filled_sealed_and_renamed() {
     assert_eq!(*sealed, format!("mount dir={images}/.tmp-{temp}/keys/sefs/lower"));
 
     let name = store::store_dir_name(f.digest.as_str()).unwrap();
-    assert_eq!(f.names("images"), [name.clone()]);
+    assert_eq!(f.names("images"), std::slice::from_ref(&name));
     assert!(f.names("scratch").is_empty());
     let place = f.occlum.images.join(name);
     assert_eq!(fs::read_to_string(place.join("keys/sefs/lower/key.txt")).unwrap(), key);

@@ -27,6 +27,10 @@ impl ImageRef {
             return Err(refused(format!("longer than {MAX_CHARS} bytes")));
         }
         let reference = Reference::try_from(text).map_err(|error| refused(error.to_string()))?;
+        // The library takes a capital in the first part for a host's and then finds no host.
+        if reference.repository().bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(refused("the repository has capital letters".to_owned()));
+        }
         let digest = match reference.digest().map(str::parse::<Digest>) {
             None => None,
             Some(Ok(digest)) => Some(digest),

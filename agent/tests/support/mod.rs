@@ -1,0 +1,8 @@
+//! What the agent's tests share: the agent as a process, a real registry, images, a scripted registry.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+pub mod agent;
+pub mod image;
+pub mod process;
+pub mod registry;
+pub mod scripted;
