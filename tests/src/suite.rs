@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::{
     handlers::{ENCLAVE_CC, Product, RUNC},
+    image::{Image, Pushed},
     leak,
     namespace::{self, Unified},
     node::{Node, lock},
@@ -94,6 +95,19 @@ impl Scene {
     #[must_use]
     pub fn repository(&self, name: &str) -> String {
         format!("{}/{name}", self.name.replace("::", "/").replace('_', "-"))
+    }
+
+    /// Pushes `image` to the scene's repository `name`.
+    ///
+    /// The image is made unlike that of any other scene: containerd calls all images of one digest by the
+    /// first of their names, and the agent would go to another scene's repository.
+    ///
+    /// # Errors
+    /// When the push fails.
+    pub fn push(&self, image: &Image, name: &str) -> Result<Pushed> {
+        let repository = self.repository(name);
+        let image = image.clone().set("Labels", serde_json::json!({ "repository": repository }));
+        self.node.push(&image, &repository, "1")
     }
 
     /// The runtime handler under test.

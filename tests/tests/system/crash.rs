@@ -23,7 +23,7 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 fn killed_shim(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     let script = "sleep 100000 & exec sleep 100001";
     let containers = [
@@ -49,7 +49,7 @@ fn killed_shim(scene: &Scene) -> Result<()> {
 
 /// `delete` has the bundle as its only input; that the configuration can't be read any more is no excuse.
 fn broken_config(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let file =
         scene.node().handler(scene.handler())?.config.clone().context("the handler has no configuration")?;
     let pod = scene.pod("pod").run()?;
@@ -68,7 +68,7 @@ fn broken_config(scene: &Scene) -> Result<()> {
 /// boot's id, and without what was on `/run`.
 fn reboot(scene: &Scene) -> Result<()> {
     let handler = scene.node().handler(scene.handler())?.clone();
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let saved = tests::node::scratch_dir("reboot")?;
     let first = scene.pod("before").run()?;
     first.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
@@ -107,8 +107,8 @@ fn replace_below(dir: &Path, old: &str, new: &str) -> Result<()> {
 }
 
 fn killed_agent(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::program("the first image")?, &scene.repository("first"), "1")?;
-    let other = scene.node().push(&images::program("the second image")?, &scene.repository("second"), "1")?;
+    let image = scene.push(&images::program("the first image")?, "first")?;
+    let other = scene.push(&images::program("the second image")?, "second")?;
     let pod = scene.pod("pod").run()?;
     pod.run(ContainerSpec::new("first", &image.reference))?.wait_log("the first image")?;
     let agent = agent_in(pod.cgroup())?.context("the pod has no agent")?;
@@ -127,7 +127,7 @@ fn killed_agent(scene: &Scene) -> Result<()> {
 }
 
 fn app_survives(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     let container =
         pod.run(ContainerSpec::new("app", &image.reference).script("echo $$ > /tmp/pid; sleep 100000"))?;

@@ -22,7 +22,7 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// Starts `script` and waits until it has said "ready".
 fn ready(scene: &Scene, pod: &Pod<'_>, script: &str) -> Result<Container> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let container = pod.run(ContainerSpec::new("app", &image.reference).script(script))?;
     container.wait_log("ready")?;
     Ok(container)
@@ -68,7 +68,7 @@ fn shared_pids(scene: &Scene) -> Result<()> {
 }
 
 fn by_itself(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     for (name, script, code) in [("zero", "exit 0", 0), ("three", "exit 3", 3), ("killed", "kill -9 $$", 137)]
     {
@@ -82,7 +82,7 @@ fn by_itself(scene: &Scene) -> Result<()> {
 }
 
 fn no_command(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     pod.pull(&image.reference)?;
     let container = pod.create(ContainerSpec::new("app", &image.reference).command(["/bin/nothing-here"]))?;
@@ -95,7 +95,7 @@ fn no_command(scene: &Scene) -> Result<()> {
 }
 
 fn out_of_memory(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     let grow = "exec awk 'BEGIN { s = \"x\"; while (1) s = s s }'";
     let container =

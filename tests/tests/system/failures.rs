@@ -48,7 +48,7 @@ fn expect_failure(container: &Container, limit: Duration, words: &[&str]) -> Res
 }
 
 fn no_bundle(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     // The pod or its first container fails, as soon as the shim notices.
     let why = match scene.pod("pod").try_run(Duration::from_secs(30)) {
         Err(error) => error.message().to_owned(),
@@ -65,7 +65,7 @@ fn no_bundle(scene: &Scene) -> Result<()> {
 }
 
 fn bad_agent(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     pod.pull(&image.reference)?;
     let container = pod.create(ContainerSpec::new("app", &image.reference))?;
@@ -89,7 +89,7 @@ fn prepared(
     image: &Image,
     name: &str,
 ) -> Result<(Pushed, Container)> {
-    let image = scene.node().push(image, &scene.repository("app"), "1")?;
+    let image = scene.push(image, "app")?;
     let reference = image.through(gate.authority());
     pod.pull(&reference)?;
     let container = pod.create(ContainerSpec::new(name, &reference).command(["/bin/sleep", "100000"]))?;
@@ -118,7 +118,7 @@ fn hanging(scene: &Scene) -> Result<()> {
 }
 
 fn not_found(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     pod.pull(&image.reference)?;
     scene.node().registry.forget(&image.repository)?;
@@ -141,9 +141,8 @@ fn noise(bytes: usize) -> Vec<u8> {
 
 fn full_disk(scene: &Scene) -> Result<()> {
     let layer = Layer::new().file("big", 0o644, &noise(4 << 20))?.finish()?;
-    let image = scene.node().push(&images::shell().layer(layer), &scene.repository("app"), "1")?;
-    let small =
-        scene.node().push(&images::program("there is room again")?, &scene.repository("small"), "1")?;
+    let image = scene.push(&images::shell().layer(layer), "app")?;
+    let small = scene.push(&images::program("there is room again")?, "small")?;
     let pod = scene.pod("pod").run()?;
     pod.pull(&image.reference)?;
     let container = pod.create(ContainerSpec::new("app", &image.reference))?;
@@ -156,7 +155,7 @@ fn full_disk(scene: &Scene) -> Result<()> {
 fn above_limit(scene: &Scene) -> Result<()> {
     const LIMIT: i64 = 24 << 20;
     let layer = Layer::new().file("big", 0o644, &noise(32 << 20))?.finish()?;
-    let image = scene.node().push(&images::shell().layer(layer), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell().layer(layer), "app")?;
     let pod = scene.pod("pod").run()?;
     pod.pull(&image.reference)?;
     let spec = ContainerSpec::new("app", &image.reference).script("sleep 100000").memory_limit(LIMIT);

@@ -24,7 +24,7 @@ pub const SCENARIOS: &[Scenario] = &[
 const PULL: Duration = Duration::from_secs(60);
 
 fn empty_rootfs(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::program("booted by the fork")?, &scene.repository("app"), "1")?;
+    let image = scene.push(&images::program("booted by the fork")?, "app")?;
     let pod = scene.pod("pod").run()?;
     let shim = Shim::of(scene.node(), &pod.id)?;
     let answered = shim.pull_image(&image.reference, PULL)?;
@@ -78,7 +78,7 @@ fn bundle(pod: &Pod<'_>, id: &str, image_ref: &str, args: &[&str]) -> Result<Pat
 }
 
 fn twice(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::program("once")?, &scene.repository("app"), "1")?;
+    let image = scene.push(&images::program("once")?, "app")?;
     let pod = scene.pod("pod").run()?;
     let shim = Shim::of(scene.node(), &pod.id)?;
     let answers = [shim.pull_image(&image.reference, PULL)?, shim.pull_image(&image.reference, PULL)?];

@@ -28,7 +28,7 @@ fn last_names(scene: &Scene) -> Result<()> {
     let mut pushed = Vec::new();
     for owner in ["a", "b"] {
         let program = images::program(&format!("program of {owner}"))?;
-        pushed.push((owner, scene.node().push(&program, &scene.repository(&format!("{owner}/app")), "1")?));
+        pushed.push((owner, scene.push(&program, &format!("{owner}/app"))?));
     }
     let pod = scene.pod("pod").run()?;
     for (owner, image) in &pushed {
@@ -38,9 +38,8 @@ fn last_names(scene: &Scene) -> Result<()> {
 }
 
 fn by_digest(scene: &Scene) -> Result<()> {
-    let repository = scene.repository("app");
-    let old = scene.node().push(&images::program("the old one")?, &repository, "1")?;
-    let new = scene.node().push(&images::program("the new one")?, &repository, "1")?;
+    let old = scene.push(&images::program("the old one")?, "app")?;
+    let new = scene.push(&images::program("the new one")?, "app")?;
     ensure!(old.digest != new.digest, "two images, one digest");
     let pod = scene.pod("pod").run()?;
     let by_digest = old.by_digest(tests::node::REGISTRY);
@@ -61,7 +60,7 @@ fn forty_layers(scene: &Scene) -> Result<()> {
         }
         image = image.layer(layer.finish()?);
     }
-    let image = scene.node().push(&image, &scene.repository("app"), "1")?;
+    let image = scene.push(&image, "app")?;
     ensure!(image.layers.len() == 40, "{} layers", image.layers.len());
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
@@ -90,7 +89,7 @@ fn files(scene: &Scene) -> Result<()> {
         .file("data/opaque/.wh..wh..opq", 0o644, b"")?
         .file("data/opaque/new", 0o600, b"new")?;
     let image = images::shell().layer(lower.finish()?).layer(upper.finish()?);
-    let image = scene.node().push(&image, &scene.repository("app"), "1")?;
+    let image = scene.push(&image, "app")?;
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
     let listing = container
@@ -126,7 +125,7 @@ fn configuration(scene: &Scene) -> Result<()> {
     .set("Env", vec!["PATH=/bin", "FROM_IMAGE=an environment"])
     .set("WorkingDir", "/work")
     .set("User", "user");
-    let image = scene.node().push(&image, &scene.repository("app"), "1")?;
+    let image = scene.push(&image, "app")?;
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference))?;
     container.wait_log("first second in /work as 1000:1000 with an environment")?;
@@ -136,7 +135,7 @@ fn configuration(scene: &Scene) -> Result<()> {
 
 fn marked(scene: &Scene, marker: &str) -> Result<Pushed> {
     let layer = Layer::new().file("origin", 0o644, marker.as_bytes())?.finish()?;
-    scene.node().push(&images::shell().layer(layer), &scene.repository("app"), "1")
+    scene.push(&images::shell().layer(layer), "app")
 }
 
 fn origin(scene: &Scene) -> Result<()> {
@@ -194,7 +193,7 @@ fn no_plaintext(scene: &Scene) -> Result<()> {
     let image = marked(scene, marker)?;
     let pod = scene.pod("pod").run()?;
     let container =
-        pod.run(ContainerSpec::new("app", &image.reference).script("cat /origin; sleep 100000"))?;
+        pod.run(ContainerSpec::new("app", &image.reference).script("cat /origin; echo; sleep 100000"))?;
     container.wait_log(marker)?;
     let data = scene.node().handler(scene.handler())?.data_dir.clone();
     let mut files = Vec::new();

@@ -19,7 +19,7 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 fn every_step(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::program("it runs")?, &scene.repository("app"), "1")?;
+    let image = scene.push(&images::program("it runs")?, "app")?;
     let pod = scene.pod("pod").run()?;
     let status = pod.status()?.status.context("no status of the pod")?;
     ensure!(status.state() == v1::PodSandboxState::SandboxReady, "after RunPodSandbox: {status:?}");
@@ -46,8 +46,7 @@ fn every_step(scene: &Scene) -> Result<()> {
 }
 
 fn three_pods(scene: &Scene) -> Result<()> {
-    let repository = scene.repository("app");
-    let image = scene.node().push(&images::shell(), &repository, "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let one = |name: String| -> Result<()> {
         let pod = scene.pod(&name).run()?;
         let mut containers = Vec::new();
@@ -70,7 +69,7 @@ fn three_pods(scene: &Scene) -> Result<()> {
 }
 
 fn again(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     for attempt in 0..2 {
         let spec = ContainerSpec::new("app", &image.reference)
@@ -88,7 +87,7 @@ fn again(scene: &Scene) -> Result<()> {
 }
 
 fn attach(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     for tty in [false, true] {
         let spec = ContainerSpec::new(if tty { "tty" } else { "pipe" }, &image.reference)
@@ -108,7 +107,7 @@ fn attach(scene: &Scene) -> Result<()> {
 }
 
 fn interactive(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
     let mut stream = container.open_exec(&["/bin/sh"], true)?;

@@ -29,8 +29,7 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 fn host_network(scene: &Scene) -> Result<()> {
-    let image =
-        scene.node().push(&images::program("in the node's network")?, &scene.repository("app"), "1")?;
+    let image = scene.push(&images::program("in the node's network")?, "app")?;
     let pods = [scene.pod("first").host_network().run()?, scene.pod("second").host_network().run()?];
     for pod in &pods {
         let container = pod.run(ContainerSpec::new("app", &image.reference))?;
@@ -49,7 +48,7 @@ fn cut_egress(pod: &tests::pod::Pod<'_>) -> Result<()> {
 }
 
 fn no_egress(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::program("without egress")?, &scene.repository("app"), "1")?;
+    let image = scene.push(&images::program("without egress")?, "app")?;
     let pod = scene.pod("pod").run()?;
     cut_egress(&pod)?;
     let container = pod.run(ContainerSpec::new("app", &image.reference))?;
@@ -60,7 +59,7 @@ fn no_egress(scene: &Scene) -> Result<()> {
 }
 
 fn no_egress_fails(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::program("never")?, &scene.repository("app"), "1")?;
+    let image = scene.push(&images::program("never")?, "app")?;
     let pod = scene.pod("pod").run()?;
     cut_egress(&pod)?;
     pod.pull(&image.reference)?;
@@ -73,8 +72,8 @@ fn no_egress_fails(scene: &Scene) -> Result<()> {
 
 /// From inside an app: the agent's port is found in the pod's network and called without and with a wrong token.
 fn foreign_pull(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
-    let other = scene.node().push(&images::program("for another")?, &scene.repository("other"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
+    let other = scene.push(&images::program("for another")?, "other")?;
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
     let listening = container.sh("netstat -ltn | grep LISTEN | tr -s ' ' | cut -d' ' -f4")?;
@@ -123,7 +122,7 @@ fn pull_request(reference: &str, token: &str) -> Vec<u8> {
 }
 
 fn agent_namespaces(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference).script("sleep 100000"))?;
     let agent = wait::until("the agent", Duration::from_secs(20), || agent_in(pod.cgroup()))?;

@@ -115,7 +115,7 @@ fn pid(pod: PodSpec<'_>, mode: v1::NamespaceMode) -> PodSpec<'_> {
 /// and an exec see.
 fn equal(scene: &Scene, pod: fn(PodSpec<'_>) -> PodSpec<'_>, container: Change) -> Result<()> {
     shared_directory()?;
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let mut seen = Vec::new();
     for (n, handler) in [RUNC, scene.handler()].into_iter().enumerate() {
         let pod = pod(scene.pod("pod")).handler(handler).run()?;
@@ -240,7 +240,7 @@ fn start_errors(scene: &Scene) -> Result<()> {
 }
 
 fn both(scene: &Scene, observe: impl Fn(&Pod<'_>, &str, &str) -> Result<String>) -> Result<()> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let mut seen = Vec::new();
     for handler in [RUNC, scene.handler()] {
         let pod = scene.pod("pod").handler(handler).run()?;

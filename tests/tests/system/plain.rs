@@ -25,11 +25,7 @@ pub const SCENARIOS: &[Scenario] = &[
 fn ctr(scene: &Scene) -> Result<()> {
     let namespace = "plain";
     let ctr = |arguments: &[&str]| run(Command::new("ctr").args(["-n", namespace]).args(arguments));
-    let image = scene.node().push(
-        &images::command(&["/bin/sh", "-c", "echo default"]),
-        &scene.repository("app"),
-        "1",
-    )?;
+    let image = scene.push(&images::command(&["/bin/sh", "-c", "echo default"]), "app")?;
     ctr(&["images", "pull", "--plain-http", &image.reference])?;
     let runtime = scene.node().handler(scene.handler())?.runtime_type;
     let id = format!("ctr-{}", scene.handler());
@@ -65,7 +61,7 @@ fn ctr(scene: &Scene) -> Result<()> {
 }
 
 fn passed_through(scene: &Scene) -> Result<()> {
-    let image = scene.node().push(&images::program("passed through")?, &scene.repository("app"), "1")?;
+    let image = scene.push(&images::program("passed through")?, "app")?;
     let pod = scene.pod("pod").run()?;
     let container = pod.run(ContainerSpec::new("app", &image.reference))?;
     container.wait_log("passed through")?;

@@ -35,7 +35,7 @@ fn privileged<'a>(
     volume: &str,
     propagation: MountPropagation,
 ) -> Result<(Pod<'a>, Container)> {
-    let image = scene.node().push(&images::shell(), &scene.repository("app"), "1")?;
+    let image = scene.push(&images::shell(), "app")?;
     let pod = scene.pod("pod").privileged().run()?;
     let spec = ContainerSpec::new("app", &image.reference)
         .script("sleep 100000")
@@ -70,7 +70,7 @@ fn arrives(scene: &Scene) -> Result<()> {
 }
 
 fn hidden(scene: &Scene, propagation: Option<MountPropagation>) -> Result<()> {
-    let image = scene.node().push(&images::program("hidden")?, &scene.repository("app"), "1")?;
+    let image = scene.push(&images::program("hidden")?, "app")?;
     let mut pod = scene.pod("pod");
     let mut spec = ContainerSpec::new("app", &image.reference);
     if let Some(propagation) = propagation {
