@@ -235,3 +235,44 @@ fn a_damaged_store_starts_nothing_and_is_named() {
         assert!(!text(&output).contains("pwd /"), "{backend}");
     }
 }
+
+#[test]
+fn user_capabilities_and_seccomp_are_the_backends() {
+    for backend in BACKENDS {
+        let mut fixture = Fixture::new(&[Entry::Dir("etc", 0o755)]);
+        fixture.config["process"]["user"] = json!({"uid": 1000, "gid": 1001, "additionalGids": [7]});
+        fixture.config["process"]["capabilities"] =
+            json!({"bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": []});
+        fixture.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
+            [{"names": ["bpf"], "action": "SCMP_ACT_ERRNO"}]});
+        fixture.args(&["cat:/proc/self/status", "write:/etc/x"]);
+        let output = fixture.run(backend);
+        let expected = [
+            "Uid:\t1000\t1000\t1000\t1000",
+            "Gid:\t1001\t1001\t1001\t1001",
+            "Groups:\t7 ",
+            "CapEff:\t0000000000000000",
+            "CapBnd:\t0000000000000000",
+            "NoNewPrivs:\t1",
+            "Seccomp:\t2",
+            "write /etc/x: Permission denied",
+        ];
+        assert_has(backend, &output, &expected);
+    }
+}
+
+#[test]
+fn the_root_is_charged_to_the_container() {
+    for backend in BACKENDS {
+        let mut fixture = Fixture::new(&[Entry::Big("big", 40)]);
+        // Says less than it takes, so that only the cgroup can stop it.
+        fixture.unpacked_bytes = 1;
+        fixture.config["linux"]["resources"]["memory"] = json!({"limit": 24 << 20});
+        fixture.args(&["pwd"]);
+        let output = fixture.run(backend);
+        assert!(!output.status.success() && !text(&output).contains("pwd /"), "{backend}: {}", text(&output));
+        fixture.config["linux"]["resources"]["memory"] = json!({"limit": 128 << 20});
+        let output = fixture.run(backend);
+        assert_has(backend, &output, &["pwd /"]);
+    }
+}

@@ -309,7 +309,7 @@ fn set_meta(file: BorrowedFd<'_>, meta: &Meta) -> Result<(), Failed> {
 fn clear_xattrs(dir: BorrowedFd<'_>) -> Result<(), Failed> {
     let list = failed("list the extended attributes of");
     let length = match rustix::fs::flistxattr_query(dir) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
+        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
         length => length.map_err(list)?,
     };
     let mut names = vec![0; length];
@@ -347,11 +347,11 @@ fn set_meta_at(parent: &Parent, name: &OsStr, meta: &Meta, kind: FileType) -> Re
         .map_err(failed("set the times of"))
 }
 
-/// A file system without this kind of attribute is no error, as with containerd (tmpfs has `user.*` only since
-/// Linux 6.6) — but a file capability must not get lost silently.
+/// A system without this kind of attribute is no error, as with containerd (tmpfs has `user.*` only since
+/// Linux 6.6, Occlum none at all); but a file capability must not get lost silently.
 fn tolerate(name: &OsStr, set: Result<(), Errno>) -> Result<(), Failed> {
     match set {
-        Err(Errno::OPNOTSUPP) if name != "security.capability" => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) if name != "security.capability" => Ok(()),
         other => other.map_err(failed("set an extended attribute of")),
     }
 }

@@ -39,10 +39,10 @@ pub fn open_dir(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::Resu
     let relative = path.strip_prefix("/").unwrap_or(path);
     let name = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
     match resolve(root, name) {
+        // Occlum has no openat2.
+        Err(Errno::NOSYS) => Ok(walk(root, relative.as_os_str(), Last::Directory(missing))?.0),
         Err(Errno::NOENT) if missing == Missing::Create => {
-            let (dir, rest) = walk(root, relative.as_os_str(), Last::Directory)?;
-            debug_assert!(rest.is_none(), "a walk to a directory leaves no name over");
-            Ok(dir)
+            Ok(walk(root, relative.as_os_str(), Last::Directory(missing))?.0)
         }
         other => Ok(other?),
     }
@@ -72,7 +72,9 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
-    Directory,
+    /// Has to be a directory, which is entered.
+    Directory(Missing),
+    /// May be anything but a symlink, or nothing; its directory is the result.
     Name,
 }
 
@@ -97,6 +99,7 @@ fn walk(root: BorrowedFd<'_>, path: &OsStr, last: Last) -> io::Result<(OwnedFd, 
             Err(Errno::NOENT) if last == Last::Name && names.is_empty() => {
                 return Ok((duplicate(here)?, Some(name)));
             }
+            Err(Errno::NOENT) if last == Last::Directory(Missing::Fail) => return Err(Errno::NOENT.into()),
             Err(Errno::NOENT) => open.push(make(here, &name)?),
             Err(Errno::NOTDIR | Errno::LOOP) => match rustix::fs::readlinkat(here, &name, Vec::new()) {
                 Ok(target) => {
@@ -175,5 +178,115 @@ impl Inode {
 impl From<&Stat> for Inode {
     fn from(stat: &Stat) -> Self {
         Self(stat.st_dev, stat.st_ino)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    /// A root with ways in, out, around and to nowhere.
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("a/b/c")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        for (name, target) in [
+            ("abs", "/a/b"),
+            ("rel", "a/../a/b"),
+            ("up", "../../../.."),
+            ("a/out", "../../../etc"),
+            ("chain", "abs/c"),
+            ("loop1", "loop2"),
+            ("loop2", "loop1"),
+            ("nowhere", "/no/where"),
+            ("to-file", "file"),
+            ("slash", "/"),
+            ("a/b/self", "."),
+        ] {
+            symlink(target, at(name)).unwrap();
+        }
+        root
+    }
+
+    const PATHS: [&str; 22] = [
+        "",
+        "/",
+        ".",
+        "..",
+        "a",
+        "a/b/c/../..",
+        "abs",
+        "abs/c",
+        "rel/c",
+        "up",
+        "up/a",
+        "a/out",
+        "chain",
+        "chain/..",
+        "loop1",
+        "nowhere",
+        "to-file",
+        "file",
+        "slash/a/b",
+        "a/b/self/self/c",
+        "file/x",
+        "missing/x",
+    ];
+
+    #[test]
+    fn walking_by_hand_leads_where_the_kernel_leads() {
+        let root = root();
+        let dir = fs::File::open(root.path()).unwrap();
+        for path in PATHS {
+            let kernel = resolve(dir.as_fd(), Path::new(if path.is_empty() { "." } else { path }));
+            let walked = walk(dir.as_fd(), OsStr::new(path), Last::Directory(Missing::Fail));
+            match (kernel, walked) {
+                (Ok(kernel), Ok((walked, None))) => {
+                    assert_eq!(Inode::of(kernel).unwrap(), Inode::of(walked).unwrap(), "{path:?}");
+                }
+                (Err(kernel), Err(walked)) => {
+                    assert_eq!(Some(kernel.raw_os_error()), walked.raw_os_error(), "{path:?}");
+                }
+                (kernel, walked) => panic!("{path:?}: {kernel:?}, {walked:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_made_inside() {
+        let root = root();
+        let dir = fs::File::open(root.path()).unwrap();
+        open_dir(dir.as_fd(), Path::new("/nowhere/../x"), Missing::Create).unwrap();
+        open_dir(dir.as_fd(), Path::new("up/made"), Missing::Create).unwrap();
+        open_dir(dir.as_fd(), Path::new("a/out"), Missing::Create).unwrap();
+        for name in ["no/where", "no/x", "made", "etc"] {
+            assert!(root.path().join(name).is_dir(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_a_directory_and_a_name_after_all_symlinks() {
+        let root = root();
+        let dir = fs::File::open(root.path()).unwrap();
+        for (path, parent, name) in [
+            ("/file", "", Some("file")),
+            ("to-file", "", Some("file")),
+            ("nowhere", "no", Some("where")),
+            ("abs/new", "a/b", Some("new")),
+            ("abs", "a", Some("b")),
+            ("/", "", None),
+            ("slash", "", None),
+            ("a/b/..", "a", None),
+        ] {
+            let (found, last) = place(dir.as_fd(), Path::new(path)).unwrap();
+            let expected = fs::File::open(root.path().join(parent)).unwrap();
+            assert_eq!(Inode::of(found).unwrap(), Inode::of(expected).unwrap(), "{path}");
+            assert_eq!(last.as_deref(), name.map(OsStr::new), "{path}");
+        }
+        assert!(place(dir.as_fd(), Path::new("file/x")).is_err());
+        assert!(place(dir.as_fd(), Path::new("loop1/x")).is_err());
     }
 }

@@ -11,7 +11,9 @@
 //!                ├─ proc dev …   the same mounts, moved
 //! ```
 //! User, capabilities, seccomp, masks and exec stay the backend's. The tmpfs is charged to the container's memory
-//! cgroup, in which the hook runs. On failure nothing is undone: the backend ends the container's
+//! cgroup, in which the hook runs. Decrypting is a tenth to a sixth of the time, filling the tmpfs the rest, so both are
+//! done by one thread. `--no-pivot` cannot work: runc then enters the root by the working directory that it had
+//! before the hook, which is the covered tmpfs. On failure nothing is undone: the backend ends the container's
 //! first process, and the mount namespace goes with it.
 
 mod error;

@@ -24,6 +24,8 @@ pub struct Fixture {
 
 /// An entry of the test image's only layer.
 pub enum Entry<'a> {
+    /// That many MiB of data.
+    Big(&'a str, usize),
     Dir(&'a str, u32),
     File(&'a str, &'a str),
     Link(&'a str, &'a str),
@@ -131,11 +133,9 @@ fn layer(scratch: &Path, entries: &[Entry]) -> Vec<u8> {
                 header.set_entry_type(tar::EntryType::Directory);
                 tar.append_data(&mut header, path, &[][..]).unwrap();
             }
-            Entry::File(path, content) => {
-                header.set_mode(0o644);
-                header.set_entry_type(tar::EntryType::Regular);
-                header.set_size(content.len() as u64);
-                tar.append_data(&mut header, path, content.as_bytes()).unwrap();
+            Entry::File(path, content) => append_file(&mut tar, header.clone(), path, content.as_bytes()),
+            Entry::Big(path, mebibytes) => {
+                append_file(&mut tar, header.clone(), path, &vec![1; mebibytes << 20]);
             }
             Entry::Link(path, target) => {
                 header.set_mode(0o777);
@@ -146,6 +146,13 @@ fn layer(scratch: &Path, entries: &[Entry]) -> Vec<u8> {
     }
     tar.append_path_with_name(&probe, "probe").unwrap();
     tar.into_inner().unwrap()
+}
+
+fn append_file(tar: &mut tar::Builder<Vec<u8>>, mut header: tar::Header, path: &str, content: &[u8]) {
+    header.set_mode(0o644);
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(content.len() as u64);
+    tar.append_data(&mut header, path, content).unwrap();
 }
 
 /// The config that `runc spec` writes, without a terminal.
