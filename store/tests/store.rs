@@ -417,3 +417,18 @@ fn an_unfit_seal_key_is_refused_and_kept() {
     fs::create_dir(&path).unwrap();
     refused("a directory");
 }
+
+/// Made once by this crate and never again: what is on nodes must stay readable, or the version must change.
+#[test]
+fn a_store_of_format_version_1_still_opens() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let node = Node::new();
+    let key = node.dir.path().join("golden.key");
+    fs::write(&key, [7; 32]).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let store = golden.join(store_dir_name(&digest(1)).unwrap());
+    let seal = SealKey::read(&key).unwrap();
+    assert_eq!(*StoreReader::open(&store, &seal).unwrap().record(), record(&digest(1), &[b"first", b""]));
+    assert_eq!(read(&store, &seal, 0).unwrap(), b"first");
+    assert_eq!(read(&store, &seal, 1).unwrap(), b"");
+}
