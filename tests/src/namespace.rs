@@ -23,6 +23,8 @@ use nix::{
 
 use crate::prerequisites;
 
+const CGROUPS: &str = "/sys/fs/cgroup";
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
 const STAGE: &str = "ENCLAVE_CC_TEST_STAGE";
 
 /// The cgroup, in every hierarchy, below which all cgroups of all runs are.
@@ -94,11 +96,37 @@ fn inside(unified: Unified) -> Result<()> {
     let options = format!("lowerdir=/etc,upperdir={0}/upper,workdir={0}/work", etc.display());
     mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::empty(), Some(options.as_str()))
         .context("mounting an overlay on /etc")?;
-    if unified == Unified::Hide && Path::new("/sys/fs/cgroup/unified").exists() {
-        umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH).context("unmounting the unified cgroups")?;
+    if unified == Unified::Hide && Path::new(UNIFIED).join("cgroup.procs").exists() {
+        hide_unified()?;
     }
     crate::daemon::run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     Ok(())
+}
+
+/// Leaves out the unified hierarchy of a hybrid setup: crun refuses those, and makes directories in the
+/// place of the hierarchy when that is only unmounted, so the directory goes too.
+fn hide_unified() -> Result<()> {
+    let rest = Path::new("/run/node/cgroup");
+    tmpfs("/run/node/cgroup", "mode=755")?;
+    for entry in fs::read_dir(CGROUPS).with_context(|| format!("reading {CGROUPS}"))?.flatten() {
+        let (from, to) = (entry.path(), rest.join(entry.file_name()));
+        if from == Path::new(UNIFIED) {
+            continue;
+        }
+        if let Ok(target) = fs::read_link(&from) {
+            std::os::unix::fs::symlink(target, &to)?;
+        } else {
+            fs::create_dir(&to)?;
+            mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .with_context(|| format!("binding {}", from.display()))?;
+        }
+    }
+    // Shared, the two places would lose their mounts together.
+    set("/run/node/cgroup", MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
+    mount(Some(rest), CGROUPS, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .with_context(|| format!("binding {} to {CGROUPS}", rest.display()))?;
+    umount2(rest, MntFlags::MNT_DETACH).context("unmounting the cgroups' first place")?;
+    set(CGROUPS, MsFlags::MS_SHARED | MsFlags::MS_REC)
 }
 
 /// Mounts a tmpfs with `options` on `target`, which is made when missing.
@@ -120,12 +148,15 @@ fn set(target: &str, flags: MsFlags) -> Result<()> {
 #[must_use]
 pub fn cgroup_dirs(path: &str) -> Vec<PathBuf> {
     let relative = path.trim_start_matches('/');
-    let root = Path::new("/sys/fs/cgroup");
-    let mut bases = vec![root.to_owned()];
+    let root = Path::new(CGROUPS);
+    let mut hierarchies = vec![root.to_owned()];
     if let Ok(entries) = fs::read_dir(root) {
-        bases.extend(entries.flatten().map(|entry| entry.path()));
+        // `cpu,cpuacct` is there under its parts' names as well, as links.
+        let own = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        hierarchies.extend(entries.flatten().filter(own).map(|entry| entry.path()));
     }
-    bases.into_iter().map(|base| base.join(relative)).filter(|dir| dir.is_dir()).collect()
+    let mounted = hierarchies.into_iter().filter(|dir| dir.join("cgroup.procs").exists());
+    mounted.map(|base| base.join(relative)).filter(|dir| dir.is_dir()).collect()
 }
 
 /// Removes what runs that were killed left of their cgroups; those of living runs are busy and stay.

@@ -33,12 +33,9 @@ fn each_kind(_: &Scene) -> Result<()> {
     let mut process = Command::new("sleep").arg("100000").arg0(format!("sleep-{id}")).spawn()?;
     let mut cgroups = Vec::new();
     for hierarchy in cgroup_dirs("/") {
-        // Mounted hierarchies only: the rest is the tmpfs that holds them.
-        if hierarchy.join("cgroup.procs").exists() {
-            let dir = hierarchy.join(cgroup.trim_start_matches('/')).join("leaf");
-            fs::create_dir_all(&dir)?;
-            cgroups.push(dir);
-        }
+        let dir = hierarchy.join(cgroup.trim_start_matches('/')).join("leaf");
+        fs::create_dir_all(&dir)?;
+        cgroups.push(dir);
     }
 
     // Its command line shows when its exec is through.
