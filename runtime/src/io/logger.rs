@@ -6,11 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-
 use super::copy::End;
 use super::{IoContext, IoError, open};
-use crate::process::Process;
+use crate::process::{Pid, Process};
 use crate::sys::child;
 
 /// How long a logger may take to end after SIGTERM, near to the Go shim's 12 s.
@@ -63,8 +61,8 @@ impl Logger {
                 match ready.try_read(&mut byte).map_err(pipe("waiting for a logger"))? {
                     None => {}
                     Some(1..) => return Ok(()),
-                    // It closed the pipe, on purpose or by dying. The dying close 3 before 5.
-                    Some(0) if has_reader(&stdout) => return Ok(()),
+                    // It closed the pipe, on purpose or by dying.
+                    Some(0) if !is_exiting(logger.process.pid()) => return Ok(()),
                     Some(0) => {
                         let code = logger.process.wait().await.code.as_u8();
                         return Err(IoError::LoggerExited { program: program.clone(), code });
@@ -105,9 +103,29 @@ impl Drop for Logger {
     }
 }
 
-/// Whether anyone holds the reading end of a pipe.
-fn has_reader(writer: &OwnedFd) -> bool {
-    let mut polled = [PollFd::new(writer, PollFlags::OUT)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut polled, Some(&now)).is_ok() && !polled[0].revents().contains(PollFlags::ERR)
+/// Whether the process is on its way out: flag `PF_EXITING` (4) of `/proc/<pid>/stat`, set before its files are closed.
+/// A zombie has it as well, and for one that was reaped there is no file.
+fn is_exiting(pid: Pid) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| exiting_flag(&stat))
+}
+
+fn exiting_flag(stat: &str) -> bool {
+    // The name, second and in parentheses, may hold anything; after it come state, ppid, pgrp, session, tty, tpgid, flags.
+    let flags =
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6)?.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & 4 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exiting_flag_is_found_behind_any_name() {
+        let stat =
+            |flags: u32| format!("17 (a) b (4 4) S 1 17 17 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0");
+        assert!(!exiting_flag(&stat(0x0040_0000)));
+        assert!(exiting_flag(&stat(0x0040_0004)));
+        assert!(!exiting_flag("garbage"));
+    }
 }

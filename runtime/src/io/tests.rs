@@ -98,8 +98,9 @@ fn hundred_mebibytes_arrive_whole_through_stdin_and_stdout() {
         let process = place.run(&mut streams, "exec cat");
         let (input, mut file) = (place.path("in"), place.reader("out"));
         // A generator whose period is no multiple of any buffer.
-        let chunk =
-            |n: usize| -> Vec<u8> { (0..10_007_usize).map(|i| ((i * 31 + n * 7) % 251) as u8).collect() };
+        let chunk = |n: u32| -> Vec<u8> {
+            (0..10_007_u32).map(|i| (i * 31 + n % 251 * 7).to_le_bytes()[1]).collect()
+        };
         let writer = on_thread(move || {
             let mut file = fs::OpenOptions::new().write(true).open(input).unwrap();
             let mut hasher = DefaultHasher::new();

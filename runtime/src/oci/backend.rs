@@ -14,7 +14,8 @@ use crate::process::{OrphanHold, Pid, Process, Reaper};
 /// An OCI runtime's command line. Every call is one process of it, bounded by a deadline.
 ///
 /// Cancel safety: dropping the future of a call kills the backend's process group; the reaper takes the rest. A
-/// `create` that was dropped, or failed, may leave parts of a container: `delete` with [`Force::Yes`] removes them.
+/// `create` that was dropped or ran into its deadline leaves parts of a container: `delete` with [`Force::Yes`] removes the
+/// backend's state, and the caller the cgroup, which neither runc nor crun remembers at that point.
 #[derive(Debug, Clone)]
 pub struct Backend {
     pub(super) config: BackendConfig,

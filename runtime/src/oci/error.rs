@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::Dialect;
 use crate::process::{ExitCode, ProcessError};
 
-/// Why a call of the OCI backend failed. Each variant names the operation and the container.
+/// Why a call of the OCI backend failed. Each variant holds the operation and the container.
+///
+/// What the backend itself says is shown behind the words of the Go shim, which people and tools look for; containerd
+/// adds the container there.
 #[derive(Debug, thiserror::Error)]
 pub enum OciError {
     /// The backend could not be started.
@@ -43,7 +46,7 @@ pub enum OciError {
         after: Duration,
     },
     /// The backend knows no such container.
-    #[error("{operation} of container {id}: no such container: {message}")]
+    #[error("OCI runtime {operation} failed: no such container: {message}")]
     NotFound {
         /// The backend's verb.
         operation: &'static str,
@@ -53,7 +56,7 @@ pub enum OciError {
         message: String,
     },
     /// The backend has a container of that id already.
-    #[error("{operation} of container {id}: it exists already: {message}")]
+    #[error("OCI runtime {operation} failed: it exists already: {message}")]
     AlreadyExists {
         /// The backend's verb.
         operation: &'static str,
@@ -63,7 +66,7 @@ pub enum OciError {
         message: String,
     },
     /// The container's process has ended.
-    #[error("{operation} of container {id}: not running: {message}")]
+    #[error("OCI runtime {operation} failed: not running: {message}")]
     NotRunning {
         /// The backend's verb.
         operation: &'static str,
@@ -73,7 +76,7 @@ pub enum OciError {
         message: String,
     },
     /// The backend failed for another reason, told in its own words.
-    #[error("{operation} of container {id}: {message}")]
+    #[error("OCI runtime {operation} failed: {message}")]
     Failed {
         /// The backend's verb.
         operation: &'static str,

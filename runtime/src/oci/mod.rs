@@ -12,8 +12,8 @@
 //!   `run.oci.hooks.stderr` names a file.
 //! - crun's `kill` succeeds for a process that has ended, its `ps` crashes for a stopped container, and Debian's crun has
 //!   neither `features` nor `checkpoint`.
-//! - A backend that is killed in the middle of `create` leaves its init to die of the closed pipe, and a cgroup and state
-//!   that only `delete --force` removes.
+//! - A backend that is killed in the middle of `create` leaves its init to die of the closed pipe, a directory of state,
+//!   which `delete --force` removes, and the cgroup, which it does not, for no state names it yet: the caller removes it.
 
 mod backend;
 mod error;
