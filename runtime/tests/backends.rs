@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::future::Future;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -232,6 +233,13 @@ async fn container_lives_from_create_to_delete(place: Place) {
         Streams::open(&StdioSpec::parse(false, "", "", "").unwrap(), &context(&place), LONG).await.unwrap();
     let exec = place.exec(&process("exit 7", false), &mut null).await.unwrap();
     assert_eq!(exec.wait().await.code.as_u8(), 7);
+    // As another user without stdio: the machine's null device stays root's.
+    let mut as_user = process("cat; echo lost; exit 7", false);
+    as_user["user"] = json!({"uid": 1000, "gid": 1000});
+    let exec = place.exec(&as_user, &mut null).await.unwrap();
+    assert_eq!(exec.wait().await.code.as_u8(), 7);
+    let device = fs::metadata("/dev/null").unwrap();
+    assert_eq!((device.uid(), device.gid()), (0, 0));
     let mut missing = process("", false);
     missing["args"] = json!(["/no/such/program"]);
     match place.exec(&missing, &mut null).await.unwrap_err() {

@@ -17,6 +17,7 @@
 
 mod backend;
 mod error;
+mod null;
 mod run;
 mod types;
 mod words;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::net::unix::pipe;
 
-use super::{BackendConfig, ChildStdio, OciError, words};
+use super::{BackendConfig, ChildStdio, Dialect, OciError, null, words};
 use crate::process::{Process, Reaper};
 use crate::sys::child;
 
@@ -78,7 +78,12 @@ pub(super) async fn run(
             command.stderr(stderr.pipe().map_err(prepare)?);
         }
         CallStdio::Inherited(ChildStdio { stdin, stdout, stderr }) => {
-            let or_null = |fd: Option<OwnedFd>| fd.map_or_else(Stdio::null, Stdio::from);
+            let null = || match config.dialect {
+                // Without the privilege to make it crun can't chown the real one either.
+                Dialect::Crun => null::private().map_or_else(|_| Stdio::null(), Stdio::from),
+                Dialect::Runc | Dialect::Rune => Stdio::null(),
+            };
+            let or_null = |fd: Option<OwnedFd>| fd.map_or_else(null, Stdio::from);
             command.stdin(or_null(stdin)).stdout(or_null(stdout)).stderr(or_null(stderr));
         }
     }
