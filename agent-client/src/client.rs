@@ -106,7 +106,7 @@ impl AgentClient {
         };
         let called = match timeout_at(end, self.call(&message, deadline)).await {
             Ok(called) => called.map_err(|source| self.unreachable(source))?,
-            Err(_) => return Err(self.deadline("a pull", deadline, None)),
+            Err(_) => return Err(self.deadline(&format!("the pull of {image}"), deadline, None)),
         };
         let answer = match called {
             Ok(answer) => answer,
@@ -170,7 +170,8 @@ impl AgentClient {
         AgentError::Unreachable { endpoint: self.endpoint.clone(), source }
     }
 
-    fn deadline(&self, operation: &'static str, deadline: Duration, source: Option<io::Error>) -> AgentError {
+    fn deadline(&self, operation: &str, deadline: Duration, source: Option<io::Error>) -> AgentError {
+        let operation = operation.to_owned();
         AgentError::Deadline { endpoint: self.endpoint.clone(), operation, deadline, source }
     }
 

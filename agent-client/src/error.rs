@@ -32,7 +32,7 @@ pub enum AgentError {
         /// Where it listens.
         endpoint: Endpoint,
         /// What was waited for.
-        operation: &'static str,
+        operation: String,
         /// How long.
         deadline: Duration,
         /// The last failure to connect, if that was what took the time.

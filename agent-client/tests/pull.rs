@@ -95,7 +95,7 @@ async fn readiness_that_does_not_come_is_a_deadline_with_its_cause() {
     let url = tcp_url().await;
     let error = client(&url).wait_ready(SHORT).await.unwrap_err();
     let AgentError::Deadline { endpoint, operation, deadline, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((endpoint.to_string(), *operation, *deadline), (url, "its start", SHORT));
+    assert_eq!((endpoint.to_string(), operation.as_str(), *deadline), (url, "its start", SHORT));
     let cause = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
     assert_eq!(cause.kind(), io::ErrorKind::ConnectionRefused);
 }
@@ -105,7 +105,8 @@ async fn an_agent_that_does_not_answer_costs_the_deadline_and_no_more() {
     let url = tcp_url().await;
     let agent = FakeAgent::at(&url, Behaviour::Silent).await;
     let error = client(&url).pull(request(), SHORT).await.unwrap_err();
-    assert!(matches!(&error, AgentError::Deadline { operation: "a pull", .. }), "{error:?}");
+    let is_named = |operation: &str| operation.starts_with("the pull of ");
+    assert!(matches!(&error, AgentError::Deadline { operation, .. } if is_named(operation)), "{error:?}");
     assert_eq!(agent.calls().len(), 1);
 }
 

@@ -6,7 +6,6 @@
 pub mod bundle;
 pub mod cgroup;
 pub mod container;
-pub mod ids;
 pub mod io;
 pub mod mount;
 pub mod oci;

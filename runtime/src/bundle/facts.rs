@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::BundlePath;
 use super::{Bundle, CgroupsPath, Spec};
-use crate::ids::BundlePath;
 
 /// Whose PID namespace a container lives in.
 #[derive(Debug, Clone, PartialEq, Eq)]

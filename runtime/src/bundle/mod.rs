@@ -21,6 +21,7 @@ mod cgroups_path;
 mod edit;
 mod error;
 mod facts;
+mod path;
 mod spec;
 
 #[cfg(test)]
@@ -30,12 +31,11 @@ pub use cgroups_path::CgroupsPath;
 pub use edit::DeviceAccess;
 pub use error::BundleError;
 pub use facts::{NamespaceKind, PidNamespace};
+pub use path::{BundlePath, BundlePathError};
 pub use spec::{
     Device, DeviceRule, Hook, Hooks, IdMapping, Linux, Memory, Namespace, Process, Resources, Root, Spec,
     SpecMount, User,
 };
-
-use crate::ids::BundlePath;
 
 const CONFIG: &str = "config.json";
 

@@ -2,8 +2,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use serde_json::json;
 
+use super::BundlePath;
 use super::*;
-use crate::ids::BundlePath;
 
 /// A bundle directory that goes away with the value.
 struct Dir {

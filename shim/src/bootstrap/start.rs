@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use containerd_shim::bootstrap::BootstrapParams;
 use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
-use runtime::{bundle::Bundle, ids::BundlePath};
+use runtime::bundle::{Bundle, BundlePath};
 
 use super::{Caller, TTRPC_ADDRESS};
 use crate::service::options::Options;

@@ -9,8 +9,7 @@ use std::{
 
 use layout::{AgentNetwork, AgentUrl, Config, NodePaths, SandboxPaths, SgxMode};
 use runtime::{
-    bundle::{Bundle, CgroupsPath, NamespaceKind, SpecMount},
-    ids::BundlePath,
+    bundle::{Bundle, BundlePath, CgroupsPath, NamespaceKind, SpecMount},
     mount,
 };
 

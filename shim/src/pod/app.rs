@@ -131,7 +131,7 @@ fn numeric(user: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use runtime::ids::BundlePath;
+    use runtime::bundle::BundlePath;
 
     use super::*;
 

@@ -12,8 +12,8 @@ use containerd_shim_protos::{
 };
 use layout::Identifier;
 use runtime::{
+    bundle::BundlePath,
     container::{ProcessView, State},
-    ids::BundlePath,
     io::{Endpoint, StdioSpec},
     mount::Mount,
     process::Pid,
