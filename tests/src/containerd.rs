@@ -85,6 +85,9 @@ default_runtime_name = "runc"
         if let Some(file) = &handler.config {
             writeln!(text, "[{section}.options]\nConfigPath = {file:?}")?;
         }
+        if let Some(program) = handler.binary_name {
+            writeln!(text, "[{section}.options]\nBinaryName = {program:?}")?;
+        }
     }
     Ok(text)
 }

@@ -15,6 +15,8 @@ use crate::{daemon::run, namespace::tmpfs};
 pub const ENCLAVE_CC: &str = "enclave-cc";
 /// Stock runc, by which the suite is proved.
 pub const RUNC: &str = "runc";
+/// crun under runc's shim, with which enclave-cc with crun is compared.
+pub const PLAIN_CRUN: &str = "crun";
 /// As [`ENCLAVE_CC`], with `agent_network = "host"`.
 pub const HOST_NETWORK: &str = "enclave-cc-host";
 /// The agent bundle does not exist.
@@ -80,6 +82,8 @@ pub struct Handler {
     pub runtime_type: &'static str,
     /// Our configuration file, for enclave-cc.
     pub config: Option<PathBuf>,
+    /// The program that runc's shim calls, when it is not runc.
+    pub binary_name: Option<&'static str>,
     /// Where its pods' small state is.
     pub state_dir: PathBuf,
     /// Where its pods' stores are.
@@ -87,11 +91,12 @@ pub struct Handler {
 }
 
 impl Handler {
-    fn runc() -> Self {
+    fn of_runcs_shim(name: &str, binary_name: Option<&'static str>) -> Self {
         Self {
-            name: RUNC.into(),
+            name: name.into(),
             runtime_type: "io.containerd.runc.v2",
             config: None,
+            binary_name,
             state_dir: "/run/no-state".into(),
             data_dir: "/var/lib/no-data".into(),
         }
@@ -109,12 +114,13 @@ struct Difference {
 
 /// Writes the configuration files below `/etc/enclave-cc` and makes the bundles that scenarios break.
 ///
-/// Without `product` there is only runc. `insecure` are the registries spoken to in plain http.
+/// Without `product` there are only the handlers of runc's shim. `insecure` are the registries spoken to in plain http.
 ///
 /// # Errors
 /// When a file can't be written.
 pub fn prepare(product: Option<&Product>, scratch: &Path, insecure: &[String]) -> Result<Vec<Handler>> {
-    let mut handlers = vec![Handler::runc()];
+    let mut handlers =
+        vec![Handler::of_runcs_shim(RUNC, None), Handler::of_runcs_shim(PLAIN_CRUN, Some("crun"))];
     let Some(product) = product else { return Ok(handlers) };
     fs::create_dir_all("/etc/enclave-cc")?;
     tmpfs(&data_dir(FULL), &format!("mode=700,size={FULL_BYTES}"))?;
@@ -175,6 +181,7 @@ fn write_handler(
         name: name.into(),
         runtime_type: "io.containerd.rune.v2",
         config: Some(config),
+        binary_name: None,
         state_dir: state_dir.into(),
         data_dir: data_dir.into(),
     })

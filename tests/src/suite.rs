@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::{
-    handlers::{ENCLAVE_CC, Product, RUNC},
+    handlers::{CRUN, ENCLAVE_CC, PLAIN_CRUN, Product, RUNC},
     image::{Image, Pushed},
     leak,
     namespace::{self, Unified},
@@ -116,10 +116,16 @@ impl Scene {
         self.handler
     }
 
-    /// Whether that is stock runc.
+    /// Whether that is runc's own shim.
     #[must_use]
     pub fn is_runc(&self) -> bool {
-        self.handler == RUNC
+        matches!(self.handler, RUNC | PLAIN_CRUN)
+    }
+
+    /// The handler that shows how it has to be: the same OCI backend under runc's shim.
+    #[must_use]
+    pub fn reference_handler(&self) -> &'static str {
+        if matches!(self.handler, CRUN | PLAIN_CRUN) { PLAIN_CRUN } else { RUNC }
     }
 
     /// A pod to be, under the scene's handler.
@@ -191,7 +197,7 @@ fn select(scenarios: &[Scenario], arguments: &Arguments) -> Vec<(Runnable, Strin
 
 fn in_a_node(unified: Unified, arguments: &Arguments, selected: Vec<(Runnable, String)>) -> Result<ExitCode> {
     namespace::enter(unified).context("the node's namespaces")?;
-    let product = selected.iter().any(|((_, handler), _)| *handler != RUNC);
+    let product = selected.iter().any(|((_, handler), _)| !matches!(*handler, RUNC | PLAIN_CRUN));
     let product = if product { Some(Product::locate()?) } else { None };
     let node = Arc::new(Node::start(product).context("starting the node")?);
     let trials = selected.into_iter().map(|((body, handler), title)| {

@@ -5,13 +5,20 @@
 mod exits;
 #[path = "system/lifecycle.rs"]
 mod lifecycle;
+#[path = "system/parity.rs"]
+mod parity;
 
 use std::process::ExitCode;
 
-use tests::{handlers::CRUN, namespace::Unified, suite};
+use tests::{
+    handlers::{CRUN, PLAIN_CRUN},
+    namespace::Unified,
+    suite,
+};
 
 fn main() -> ExitCode {
-    let scenarios: Vec<_> = [lifecycle::SCENARIOS, exits::SCENARIOS].concat();
-    let scenarios: Vec<_> = scenarios.into_iter().map(|scenario| scenario.only(&[CRUN])).collect();
+    let scenarios: Vec<_> = [lifecycle::SCENARIOS, exits::SCENARIOS, parity::SCENARIOS].concat();
+    let scenarios: Vec<_> =
+        scenarios.into_iter().map(|scenario| scenario.only(&[PLAIN_CRUN, CRUN])).collect();
     suite::main(Unified::Hide, &scenarios)
 }

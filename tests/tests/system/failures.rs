@@ -1,6 +1,7 @@
 //! What goes wrong with agent, registry and store: the error names the step, and nothing stays.
 
 use std::{
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -8,11 +9,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tests::{
     container::{Container, ContainerSpec},
+    containerd::TASKS,
     gate::{Flow, Gate},
     handlers::{BAD_AGENT, BAD_AGENT_WORDS, FULL, NO_AGENT, SHORT},
     image::{Image, Layer, Pushed},
     images,
     pod::Pod,
+    processes::{agent_in, shim_of},
     registry::Client,
     suite::{Scenario, Scene, enclave, under},
     wait,
@@ -31,6 +34,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "failures::nothing_appears_after_a_clients_deadline_and_the_next_attempt_takes_over_the_pull",
         deadline,
     ),
+    enclave("failures::nothing_survives_a_shim_killed_during_a_pull", killed_in_pull),
     enclave("failures::a_container_deleted_during_its_pull_is_gone_at_once", deleted),
 ];
 
@@ -199,7 +203,7 @@ fn deadline(scene: &Scene) -> Result<()> {
         ensure!(second.sh("echo yes")? == "yes\n", "the second attempt does not run");
         wait::stays("no process of the first attempt", Duration::from_secs(2), || gone(&first.id))?;
         let times = most_fetches(scene, &image)?;
-        ensure!(times <= 1, "a layer was fetched {times} times: the second attempt did not join the pull");
+        ensure!(times == 1, "a layer was fetched {times} times: the second attempt did not join the pull");
         pod.remove()
     })
 }
@@ -208,27 +212,42 @@ fn deadline(scene: &Scene) -> Result<()> {
 fn gone(id: &str) -> Result<bool> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?.contains(id);
     let processes = tests::processes::all()?.iter().any(|process| process.command_line.contains(id));
-    let state = std::path::Path::new("/run/containerd/runc/k8s.io").join(id).exists();
+    let state = Path::new("/run/containerd/runc/k8s.io").join(id).exists();
     Ok(!mounts && !processes && !state)
 }
 
-fn deleted(scene: &Scene) -> Result<()> {
+/// Runs `disturb` while a container's start waits for its held pull, expects the start to fail, removes the pod.
+fn during_a_pull(scene: &Scene, disturb: impl FnOnce(&Pod<'_>) -> Result<()>) -> Result<()> {
     with_gate(scene, |gate| {
         let pod = scene.pod("pod").run()?;
         let (_, container) = prepared(scene, &pod, gate, &images::shell(), "app")?;
         gate.set(Flow::Held);
         thread::scope(|scope| {
             let start = scope.spawn(|| container.try_start(Duration::from_secs(100)));
-            // In its pull, when the shim has the container's bundle.
-            let bundle = std::path::Path::new(tests::containerd::TASKS).join(&container.id);
+            // In its pull, when the agent runs and the shim has the container's bundle.
+            let bundle = Path::new(TASKS).join(&container.id);
             wait::holds("the task's bundle", Duration::from_secs(10), || Ok(bundle.exists()))?;
+            wait::until("the agent", Duration::from_secs(10), || agent_in(pod.cgroup()))?;
+            wait::holds("the agent at the gate", Duration::from_secs(10), || Ok(gate.held() > 0))?;
             let begin = Instant::now();
-            pod.stop()?;
-            ensure!(begin.elapsed() < Duration::from_secs(15), "StopPodSandbox took {:?}", begin.elapsed());
+            disturb(&pod)?;
             let started = start.join().map_err(|_| anyhow::anyhow!("the start panicked"))?;
-            ensure!(started.is_err(), "the container was started in a stopped pod");
+            ensure!(started.is_err(), "the container was started");
+            ensure!(
+                begin.elapsed() < Duration::from_secs(15),
+                "the start failed after {:?} only",
+                begin.elapsed()
+            );
             Ok(())
         })?;
         pod.remove()
     })
+}
+
+fn deleted(scene: &Scene) -> Result<()> {
+    during_a_pull(scene, |pod| pod.stop())
+}
+
+fn killed_in_pull(scene: &Scene) -> Result<()> {
+    during_a_pull(scene, |pod| shim_of(&pod.id)?.kill())
 }

@@ -8,7 +8,6 @@ use k8s_cri::v1;
 use tests::{
     container::ContainerSpec,
     cri::DEADLINE,
-    handlers::RUNC,
     images,
     pod::{Pod, PodSpec},
     suite::{Scenario, Scene, shared},
@@ -117,7 +116,7 @@ fn equal(scene: &Scene, pod: fn(PodSpec<'_>) -> PodSpec<'_>, container: Change) 
     shared_directory()?;
     let image = scene.push(&images::shell(), "app")?;
     let mut seen = Vec::new();
-    for (n, handler) in [RUNC, scene.handler()].into_iter().enumerate() {
+    for (n, handler) in [scene.reference_handler(), scene.handler()].into_iter().enumerate() {
         let pod = pod(scene.pod("pod")).handler(handler).run()?;
         let script = format!("{OBSERVE}\nsleep 100000");
         let spec = container(ContainerSpec::new("app", &image.reference).script(&script));
@@ -229,9 +228,7 @@ fn start_errors(scene: &Scene) -> Result<()> {
             let spec = fault(ContainerSpec::new(name, reference));
             let app = pod.create(spec.edit(|config| config.log_path = format!("{handler}-{name}.log")))?;
             let error = app.try_start(DEADLINE).err().with_context(|| format!("{name} was started"))?;
-            // What stands before tells which runtime it was.
-            let message = error.message();
-            let why = message.find("unable to start container process").map_or(message, |at| &message[at..]);
+            let why = error.message().replace(&app.id, "<container>");
             let status = app.status()?;
             seen += &format!("{name}: {why} {} {}\n", status.exit_code, status.reason);
         }
@@ -242,7 +239,7 @@ fn start_errors(scene: &Scene) -> Result<()> {
 fn both(scene: &Scene, observe: impl Fn(&Pod<'_>, &str, &str) -> Result<String>) -> Result<()> {
     let image = scene.push(&images::shell(), "app")?;
     let mut seen = Vec::new();
-    for handler in [RUNC, scene.handler()] {
+    for handler in [scene.reference_handler(), scene.handler()] {
         let pod = scene.pod("pod").handler(handler).run()?;
         seen.push(observe(&pod, &image.reference, handler)?);
         pod.remove()?;
