@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use agent_client::PulledImage;
 use layout::{Config, SandboxPaths};
-use runtime::bundle::Bundle;
+use runtime::{bundle::Bundle, container::ContainerError};
 use serde::Deserialize;
 
 use super::{
@@ -47,6 +47,16 @@ pub fn prepare(
         App { store: &store, overlay: &overlay_dir(paths, container_id), boot_within: config.timeouts.start };
     libos::of(config).prepare_app(bundle, &app)?;
     Ok(bundle.save()?)
+}
+
+/// Adds what the boot side says to the backend's error about a container that could not be created.
+pub fn explain(bundle: &Path, error: ContainerError) -> PodError {
+    let report = std::fs::read_to_string(bundle.join(libos::BOOT_REPORT)).unwrap_or_default();
+    let report = report.trim();
+    if report.is_empty() || error.to_string().contains(report) {
+        return error.into();
+    }
+    PodError::Boot { report: report.to_owned(), source: error }
 }
 
 /// The agent writes below the stores: what it made must be a directory and no way out of there.

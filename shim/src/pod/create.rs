@@ -135,6 +135,7 @@ async fn build(
             mount_rootfs(request)?;
             sandbox_directories(shim, &config, request, &facts, &state)?;
         }
+        Plan::App { .. } if request.options.no_pivot => return Err(PodError::NoPivot.into()),
         Plan::App { image: reference } => {
             let pod = pod.as_deref().ok_or(PodError::NoSandbox)?;
             let pulled = pod.ensure_image(reference, request.id.as_str()).await?;
@@ -168,8 +169,11 @@ async fn build(
         no_new_keyring: request.options.no_new_keyring,
         deadlines: Deadlines { create, call: config.timeouts.backend },
         observer,
-    })
-    .await?;
+    });
+    let container = container.await.map_err(|error| match plan {
+        Plan::App { .. } => Error::from(app::explain(request.bundle.as_path(), error)),
+        _ => Error::from(error),
+    })?;
     let pid =
         container.init_pid().ok_or_else(|| PodError::Setup("the backend made no process".to_owned()))?;
 

@@ -50,6 +50,9 @@ pub fn of(config: &Config) -> Box<dyn LibOs + Send + Sync + '_> {
     }
 }
 
+/// Where in the bundle the boot hook leaves its error: not every backend passes on what a hook says.
+pub const BOOT_REPORT: &str = "boot-report";
+
 /// SGX mode NONE: the boot hook fills a root that only the container sees.
 struct None<'a> {
     config: &'a Config,
@@ -75,6 +78,8 @@ impl LibOs for None<'_> {
                 argument(app.store),
                 "--seal-key".to_owned(),
                 argument(&NodePaths::new(self.config).seal_key()),
+                "--report".to_owned(),
+                argument(&bundle.path().join(BOOT_REPORT)),
             ],
             env: Vec::new(),
             timeout: i64::try_from(app.boot_within.as_secs()).ok(),

@@ -105,6 +105,18 @@ pub enum PodError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The app could not be booted.
+    #[error("{report}")]
+    Boot {
+        /// What the boot side says.
+        report: String,
+        /// What the backend says about it.
+        #[source]
+        source: ContainerError,
+    },
+    /// An app container is not put together in a way that can do without the pivot.
+    #[error("NoPivotRoot is not supported for containers of a confidential pod")]
+    NoPivot,
     /// A file operation failed.
     #[error("{action} {path}", path = path.display())]
     File {

@@ -101,13 +101,13 @@ fn io_code(error: &IoError) -> Code {
 
 fn pod_code(error: &PodError) -> Code {
     match error {
-        PodError::Plan(_) => Code::INVALID_ARGUMENT,
+        PodError::Plan(_) | PodError::NoPivot => Code::INVALID_ARGUMENT,
         PodError::Cancelled { .. } => Code::CANCELLED,
         PodError::NoSandbox => Code::FAILED_PRECONDITION,
         PodError::Agent(error) => agent_code(error),
         PodError::AgentDown { .. } => Code::UNAVAILABLE,
         PodError::AgentDeadline { .. } => Code::DEADLINE_EXCEEDED,
-        PodError::Container(error) => container_code(error),
+        PodError::Container(error) | PodError::Boot { source: error, .. } => container_code(error),
         PodError::Backend(error) => backend_code(error),
         PodError::Bundle(_)
         | PodError::AgentBundle { .. }
