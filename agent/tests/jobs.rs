@@ -135,7 +135,8 @@ async fn transient_failures_are_tried_again() {
             if request.path.ends_with(&image.config.digest()) && seen.fetch_add(1, Ordering::Relaxed) == 2 {
                 return Reply { headers: vec![("Retry-After".into(), "0".into())], ..Reply::status(429) };
             }
-            if request.path.ends_with(&image.layers[1].digest()) && seen.fetch_add(10, Ordering::Relaxed) < 10 {
+            if request.path.ends_with(&image.layers[1].digest()) && seen.fetch_add(10, Ordering::Relaxed) < 10
+            {
                 reply.cut = Some(reply.body.len() / 2);
             }
             reply
@@ -173,7 +174,7 @@ async fn an_unreachable_or_failing_registry_is_unavailable() {
 async fn a_stalled_registry_is_given_up() {
     let (registry, _closed, _image) = gated();
     let args = ["--stall-timeout-secs", "1", "--attempts", "1", "--insecure-registry", &registry.address];
-    let agent = Agent::start(Settings { args: args.map(String::from).to_vec(), env: vec![] });
+    let agent = Agent::start(Settings { args: args.map(String::from).to_vec(), ..Settings::default() });
     let (code, message) = agent.pull(&registry.reference("app:1")).await.unwrap_err();
     assert_eq!(code, Code::UNAVAILABLE, "{message}");
     assert!(agent.stored().is_empty());
@@ -183,7 +184,7 @@ async fn a_stalled_registry_is_given_up() {
 async fn a_pull_has_a_deadline() {
     let (registry, _closed, _image) = gated();
     let args = ["--pull-timeout-secs", "1", "--insecure-registry", &registry.address];
-    let agent = Agent::start(Settings { args: args.map(String::from).to_vec(), env: vec![] });
+    let agent = Agent::start(Settings { args: args.map(String::from).to_vec(), ..Settings::default() });
     let (code, message) = agent.pull(&registry.reference("app:1")).await.unwrap_err();
     assert_eq!(code, Code::DEADLINE_EXCEEDED, "{message}");
     assert!(message.contains("--pull-timeout-secs"), "{message}");
@@ -211,7 +212,8 @@ async fn a_bearer_token_is_fetched_with_the_password_and_renewed() {
             // The first token is good for the manifest only, as if it expired then.
             let good = if request.path.contains("/blobs/") { "Bearer t2" } else { "Bearer t1" };
             if authorization != Some(good) {
-                let challenge = format!(r#"Bearer realm="http://{}/token",service="s""#, request.headers["host"]);
+                let challenge =
+                    format!(r#"Bearer realm="http://{}/token",service="s""#, request.headers["host"]);
                 return Reply { headers: vec![("WWW-Authenticate".into(), challenge)], ..Reply::status(401) };
             }
             registry_of(&image, &request.path)
@@ -253,6 +255,7 @@ async fn the_proxy_of_the_environment_is_used() {
     let agent = Agent::start(Settings {
         args: vec!["--insecure-registry".into(), "registry.invalid".into()],
         env: vec![("HTTP_PROXY".into(), format!("http://{}", proxy.address))],
+        ..Settings::default()
     });
     agent.pull("registry.invalid/app:1").await.unwrap();
     assert_eq!(proxy.requests("http://registry.invalid/v2/app/manifests/1"), 1);

@@ -56,7 +56,7 @@ async fn demanded_signature_validation_refuses_every_pull() {
     let start = |content: &str| {
         fs::write(&file, content).unwrap();
         let args = ["-c", file.to_str().unwrap(), "--insecure-registry", &registry.address];
-        Agent::start(Settings { args: args.map(String::from).to_vec(), env: vec![] })
+        Agent::start(Settings { args: args.map(String::from).to_vec(), ..Settings::default() })
     };
     let strict = start(r#"{"key_provider":"provider:attestation-agent:cc_kbc::http://127.0.0.1:8080"}"#);
     let (code, message) = strict.pull(&registry.reference("app:1")).await.unwrap_err();

@@ -24,6 +24,8 @@ pub const TOKEN: &str = "a-token-of-this-pod";
 pub struct Settings {
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
+    /// Gives the agent a disk of its own for the stores, of so many bytes (needs root).
+    pub disk_bytes: Option<u64>,
 }
 
 pub struct Agent {
@@ -59,12 +61,18 @@ pub fn prepare() -> (TempDir, Command) {
 impl Agent {
     /// An agent that speaks plain http to the registry at `address`.
     pub fn insecure(address: &str) -> Self {
-        Self::start(Settings { args: vec!["--insecure-registry".into(), address.into()], env: vec![] })
+        Self::start(Settings {
+            args: vec!["--insecure-registry".into(), address.into()],
+            ..Settings::default()
+        })
     }
 
     pub fn start(settings: Settings) -> Self {
         let (dir, mut command) = prepare();
         command.args(["-l", "tcp://127.0.0.1:0"]).args(settings.args).envs(settings.env);
+        if let Some(bytes) = settings.disk_bytes {
+            command = on_small_disk(&command, &dir.path().join("images"), bytes);
+        }
         let process = Process::spawn(&mut command);
         let line = process.line(|line| line.contains("listening address="));
         let address = line.split('"').nth(1).unwrap().to_owned();
@@ -123,17 +131,29 @@ impl Agent {
     }
 }
 
+/// `command` in a mount namespace of its own, in which `dir` is a file system of so many bytes.
+fn on_small_disk(command: &Command, dir: &Path, bytes: u64) -> Command {
+    let mount = format!("mount -t tmpfs -o size={bytes} none '{}' && exec \"$@\"", dir.display());
+    let mut wrapped = Command::new("unshare");
+    wrapped.args(["--mount", "--propagation", "private", "sh", "-c", &mount, "sh"]);
+    wrapped.arg(command.get_program()).args(command.get_args());
+    wrapped
+}
+
 pub async fn connect(address: &str) -> ImageClient {
     ImageClient::new(ttrpc::r#async::Client::connect(address).await.unwrap())
 }
 
 pub fn request(image: &str) -> PullImageRequest {
-    PullImageRequest { image: image.into(), container_id: "c1".into(), token: TOKEN.into(), ..Default::default() }
+    PullImageRequest {
+        image: image.into(),
+        container_id: "c1".into(),
+        token: TOKEN.into(),
+        ..Default::default()
+    }
 }
 
-pub fn answer(
-    result: ttrpc::Result<PullImageResponse>,
-) -> Result<PullImageResponse, (Code, String)> {
+pub fn answer(result: ttrpc::Result<PullImageResponse>) -> Result<PullImageResponse, (Code, String)> {
     result.map_err(|error| match error {
         ttrpc::Error::RpcStatus(status) => (status.code(), status.message),
         other => panic!("no answer: {other}"),

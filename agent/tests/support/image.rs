@@ -111,14 +111,10 @@ pub fn gzip(data: &[u8]) -> Vec<u8> {
 fn pack(tar: &[u8], packing: Packing) -> Blob {
     let (media_type, data) = match packing {
         Packing::Gzip => ("application/vnd.oci.image.layer.v1.tar+gzip", gzip(tar)),
-        Packing::Zstd => {
-            ("application/vnd.oci.image.layer.v1.tar+zstd", zstd::encode_all(tar, 3).unwrap())
-        }
+        Packing::Zstd => ("application/vnd.oci.image.layer.v1.tar+zstd", zstd::encode_all(tar, 3).unwrap()),
         Packing::Plain => ("application/vnd.oci.image.layer.v1.tar", tar.to_vec()),
         Packing::DockerGzip => ("application/vnd.docker.image.rootfs.diff.tar.gzip", gzip(tar)),
-        Packing::ForeignGzip => {
-            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", gzip(tar))
-        }
+        Packing::ForeignGzip => ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", gzip(tar)),
     };
     Blob { media_type: media_type.into(), data }
 }

@@ -51,8 +51,7 @@ impl Registry {
             fs::write(dir.path().join("cert.pem"), certificate).unwrap();
             fs::write(dir.path().join("key.pem"), key).unwrap();
             http.push_str("  tls:\n    certificate: DIR/cert.pem\n    key: DIR/key.pem\n");
-            client = client
-                .tls_certs_only([reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap()]);
+            client = client.tls_certs_only([reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap()]);
         }
         let config = format!(
             "version: 0.1\nlog:\n  level: info\n  accesslog:\n    disabled: false\n\
@@ -60,8 +59,9 @@ impl Registry {
         );
         let file = dir.path().join("config.yml");
         fs::write(&file, config.replace("DIR", &path)).unwrap();
-        let process =
-            Process::spawn(Command::new("docker-registry").arg("serve").arg(&file).env("OTEL_TRACES_EXPORTER", "none"));
+        let process = Process::spawn(
+            Command::new("docker-registry").arg("serve").arg(&file).env("OTEL_TRACES_EXPORTER", "none"),
+        );
         let line = process.line(|line| line.contains("listening on 127.0.0.1:"));
         let port: String = line
             .split_once("listening on 127.0.0.1:")
