@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_client::{AgentClient, Endpoint, PullRequest, PulledImage, free_port};
+use agent_client::{AgentClient, AgentError, Endpoint, PullRequest, PulledImage, free_port};
 use layout::{AgentExit, AgentState, AgentUrl, Config, SandboxPaths};
 use runtime::{
     oci::{Backend, ChildStdio, Create, Force, OciError},
@@ -132,7 +132,10 @@ impl AgentEnclave {
     pub async fn pull(&self, request: PullRequest, deadline: Duration) -> Result<PulledImage, PodError> {
         let begun = Instant::now();
         let client = self.ready(deadline).await?;
-        Ok(client.pull(request, deadline.saturating_sub(begun.elapsed())).await?)
+        client.pull(request, deadline.saturating_sub(begun.elapsed())).await.map_err(|error| match error {
+            AgentError::Deadline { .. } => PodError::PullDeadline { within: deadline, source: error },
+            error => error.into(),
+        })
     }
 
     async fn ready(&self, deadline: Duration) -> Result<Arc<AgentClient>, PodError> {

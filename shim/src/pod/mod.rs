@@ -56,6 +56,15 @@ pub enum PodError {
     /// A call of the agent failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// A pull took too long.
+    #[error("the pull took longer than {within:?} (pull_secs)")]
+    PullDeadline {
+        /// The deadline.
+        within: Duration,
+        /// What was waited for.
+        #[source]
+        source: AgentError,
+    },
     /// The agent does not run.
     #[error("the agent of sandbox {sandbox} does not run: {reason}")]
     AgentDown {

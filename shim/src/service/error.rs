@@ -106,7 +106,7 @@ fn pod_code(error: &PodError) -> Code {
         PodError::NoSandbox => Code::FAILED_PRECONDITION,
         PodError::Agent(error) => agent_code(error),
         PodError::AgentDown { .. } => Code::UNAVAILABLE,
-        PodError::AgentDeadline { .. } => Code::DEADLINE_EXCEEDED,
+        PodError::AgentDeadline { .. } | PodError::PullDeadline { .. } => Code::DEADLINE_EXCEEDED,
         PodError::Container(error) | PodError::Boot { source: error, .. } => container_code(error),
         PodError::Backend(error) => backend_code(error),
         PodError::Bundle(_)
