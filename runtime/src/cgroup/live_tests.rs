@@ -1,18 +1,23 @@
 //! On the hierarchies of this machine, which needs root.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::MutexGuard;
 
 use tokio::time::timeout;
 
 use super::{locate::Directory, *};
+use crate::process::tests::no_reaper;
 
 /// A cgroup of version 1 below this process' own, in the hierarchies `memory` and `pids`.
 struct Live {
     cgroup: Cgroup,
+    /// No reaper takes the exits of this test's children.
+    _no_reaper: MutexGuard<'static, ()>,
 }
 
 impl Live {
     fn new(name: &str) -> Self {
+        let no_reaper = no_reaper();
         let own = Cgroup::of(Pid::new(i64::from(std::process::id())).unwrap()).unwrap();
         assert_eq!(own.hierarchy(), Hierarchy::V1, "this test is for version 1");
         let mut directories = own.directories;
@@ -23,7 +28,7 @@ impl Live {
             directory.is_root = false;
             fs::create_dir(&directory.path).expect("these tests need root");
         }
-        Self { cgroup: Cgroup { hierarchy: Hierarchy::V1, directories } }
+        Self { cgroup: Cgroup { hierarchy: Hierarchy::V1, directories }, _no_reaper: no_reaper }
     }
 
     fn memory(&self) -> &Path {
@@ -124,6 +129,7 @@ async fn a_live_v1_kill_is_reported_and_the_watch_ends_with_the_cgroup() {
 
 #[test]
 fn a_live_v2_cgroup_is_measured_and_removed() {
+    let _no_reaper = no_reaper();
     let hierarchies = mounted().unwrap();
     let Some(unified) = hierarchies.iter().find(|hierarchy| hierarchy.controllers.is_empty()) else { return };
     let root = locate::at(std::slice::from_ref(unified), Path::new("/")).remove(0);

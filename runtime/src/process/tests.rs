@@ -1,7 +1,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::*;
@@ -10,13 +10,18 @@ use crate::sys::wait;
 /// One reaper at a time in a process: the tests of all rooms that have children take this lock.
 static ONE_REAPER: Mutex<()> = Mutex::new(());
 
+/// While it lives, no reaper runs: for tests that wait for their children themselves.
+pub(crate) fn no_reaper() -> MutexGuard<'static, ()> {
+    ONE_REAPER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs a test on a runtime like the shim's, with the one reaper, and fails it if it hangs.
 pub(crate) fn with_reaper<T: Future<Output = ()>>(test: impl FnOnce(Reaper) -> T) {
     with_runtime(|| async { test(Reaper::start().unwrap()).await });
 }
 
 fn with_runtime<T: Future<Output = ()>>(test: impl FnOnce() -> T) {
-    let _alone = ONE_REAPER.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = no_reaper();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         tokio::time::timeout(Duration::from_secs(60), test()).await.expect("the test hangs");
