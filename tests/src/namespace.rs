@@ -150,7 +150,10 @@ pub fn cgroup_dirs(path: &str) -> Vec<PathBuf> {
     let relative = path.trim_start_matches('/');
     let root = Path::new(CGROUPS);
     let mut hierarchies = vec![root.to_owned()];
-    if let Ok(entries) = fs::read_dir(root) {
+    // Version 2 has one hierarchy and is it; the directories below are its cgroups.
+    if !root.join("cgroup.procs").exists()
+        && let Ok(entries) = fs::read_dir(root)
+    {
         // `cpu,cpuacct` is there under its parts' names as well, as links.
         let own = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
         hierarchies.extend(entries.flatten().filter(own).map(|entry| entry.path()));
