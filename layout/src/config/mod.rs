@@ -116,9 +116,6 @@ pub struct Timeouts {
     /// From the agent's start until it answers.
     #[serde(rename = "agent_ready_secs", deserialize_with = "value::seconds")]
     pub agent_ready: Duration,
-    /// From SIGTERM to SIGKILL of the agent.
-    #[serde(rename = "agent_stop_secs", deserialize_with = "value::seconds")]
-    pub agent_stop: Duration,
     /// One image pull, the wait for the agent included.
     #[serde(rename = "pull_secs", deserialize_with = "value::seconds")]
     pub pull: Duration,
@@ -237,7 +234,6 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             agent_ready: Duration::from_secs(30),
-            agent_stop: Duration::from_secs(3),
             pull: Duration::from_secs(600),
             backend: Duration::from_secs(60),
             start: Duration::from_secs(120),

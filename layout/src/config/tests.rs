@@ -68,7 +68,6 @@ fn every_key_is_read_into_its_field() {
         ocicrypt_config = "/etc/enclave-cc/ocicrypt.conf"
         [timeouts]
         agent_ready_secs = 1
-        agent_stop_secs = 2
         pull_secs = 3
         backend_secs = 4
         start_secs = 5
@@ -104,7 +103,6 @@ fn every_key_is_read_into_its_field() {
         },
         timeouts: Timeouts {
             agent_ready: secs(1),
-            agent_stop: secs(2),
             pull: secs(3),
             backend: secs(4),
             start: secs(5),
