@@ -25,6 +25,9 @@ const EXIT_BIND: u8 = 3;
 /// How long the end waits for threads that write a store.
 const STOP: Duration = Duration::from_secs(2);
 
+/// Each layer in transfer has one, which waits for the network; name look-ups need some too.
+const MAX_BLOCKING_THREADS: usize = 64;
+
 /// An error and the exit code that tells it.
 struct Exit(u8, anyhow::Error);
 
@@ -56,7 +59,7 @@ fn run(args: &Args) -> Result<(), Exit> {
     // One thread for the network; the layers' work is on blocking threads.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(4 * args.limits.parallel_layers + 8)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         .thread_keep_alive(Duration::from_secs(1))
         .build()
         .context("cannot start the runtime")

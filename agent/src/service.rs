@@ -56,11 +56,22 @@ impl Image for ImageService {
         // What the caller wrote is quoted: it must not forge a line of the log. The token and the credentials never appear.
         let (image, container_id) = (short(&request.image), short(&request.container_id));
         tracing::debug!(?image, ?container_id, "PullImage");
-        self.pull(&request).await.map_err(|error| {
-            let message = error.chain();
-            tracing::warn!(?image, ?container_id, error = message, "PullImage is answered with an error");
-            ttrpc::Error::RpcStatus(ttrpc::get_status(error.code(), message))
-        })
+        match self.pull(&request).await {
+            Ok(response) => {
+                tracing::info!(
+                    ?image,
+                    ?container_id,
+                    digest = response.manifest_digest,
+                    "PullImage is answered"
+                );
+                Ok(response)
+            }
+            Err(error) => {
+                let message = error.chain();
+                tracing::warn!(?image, ?container_id, error = message, "PullImage is answered with an error");
+                Err(ttrpc::Error::RpcStatus(ttrpc::get_status(error.code(), message)))
+            }
+        }
     }
 }
 
