@@ -4,15 +4,15 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{Container, ContainerError, Deadlines, Entry, Fact, Observer, PidNamespace, State, Step, exit};
 use crate::{
     cgroup::Cgroup,
     io::{IoContext, StdioSpec, Streams},
-    oci::{Backend, Checkpoint, Create, Force, OciError},
-    process::{Exit, Pid},
+    oci::{Backend, Checkpoint, Create, Force, OciError, Restore},
+    process::{Exit, ExitCode, Pid},
 };
 
 /// What a container is made from.
@@ -33,6 +33,8 @@ pub struct CreateSpec {
     pub no_pivot: bool,
     /// Keep the session keyring of the caller.
     pub no_new_keyring: bool,
+    /// The checkpoint to restore from: the container's init then exists from its start on only.
+    pub restore: Option<Restore>,
     /// How long the calls may take.
     pub deadlines: Deadlines,
     /// Who is told what happens.
@@ -57,59 +59,75 @@ impl Container {
     /// # Errors
     /// Stdio that cannot be opened, or what the backend answers.
     pub async fn create(spec: CreateSpec) -> Result<Arc<Container>, ContainerError> {
-        let mut streams = Streams::open(&spec.stdio, &spec.io, spec.deadlines.call).await?;
-        let child = streams.child_stdio();
-        let pid_file = spec.bundle.join("init.pid");
-        let process = spec
-            .backend
-            .create(
-                &spec.id,
-                Create {
-                    bundle: &spec.bundle,
-                    pid_file: &pid_file,
-                    console_socket: streams.console_socket(),
-                    stdio: child,
-                    no_pivot: spec.no_pivot,
-                    no_new_keyring: spec.no_new_keyring,
-                    restore: None,
-                },
-                spec.deadlines.create,
-            )
-            .await?;
-        streams.start(spec.deadlines.call).await?;
-
-        let cgroup = OnceLock::new();
-        match Cgroup::of(process.pid()) {
-            Ok(found) => drop(cgroup.set(found)),
-            // It has exited already, or has none: no statistics then.
-            Err(error) => log::warn!("container {}: {error}", spec.id),
-        }
-        let init = Entry::init(spec.stdio);
-        init.set_process(process);
-        init.set_streams(streams);
-        Ok(Arc::new(Container {
+        let container = Container {
+            init: Arc::new(Entry::init(spec.stdio)),
             id: spec.id,
             bundle: spec.bundle,
             backend: spec.backend,
             pid_namespace: spec.pid_namespace,
+            launch: Launch {
+                io: spec.io,
+                no_pivot: spec.no_pivot,
+                no_new_keyring: spec.no_new_keyring,
+                restore: spec.restore,
+            },
             deadlines: spec.deadlines,
             observer: spec.observer,
-            cgroup,
+            cgroup: OnceLock::new(),
             oom: OnceLock::new(),
             ops: tokio::sync::Mutex::new(()),
-            init: Arc::new(init),
             execs: Mutex::new(BTreeMap::new()),
-        }))
+        };
+        if container.launch.restore.is_none() {
+            container.launch().await?;
+        }
+        Ok(Arc::new(container))
+    }
+
+    /// Has the backend make the container's init.
+    async fn launch(&self) -> Result<Pid, ContainerError> {
+        let Launch { io, no_pivot, no_new_keyring, restore } = &self.launch;
+        let mut streams = Streams::open(&self.init.stdio, io, self.deadlines.call).await?;
+        let stdio = streams.child_stdio();
+        let create = Create {
+            bundle: &self.bundle,
+            pid_file: &self.bundle.join(PID_FILE),
+            console_socket: streams.console_socket(),
+            stdio,
+            no_pivot: *no_pivot,
+            no_new_keyring: *no_new_keyring,
+            restore: restore.as_ref(),
+        };
+        let process = self.backend.create(&self.id, create, self.deadlines.create).await?;
+        streams.start(self.deadlines.call).await?;
+        let pid = process.pid();
+        match Cgroup::of(pid) {
+            Ok(found) => drop(self.cgroup.set(found)),
+            // It has exited already, or has none: no statistics then.
+            Err(error) => log::warn!("container {}: {error}", self.id),
+        }
+        self.init.set_process(process);
+        self.init.set_streams(streams);
+        Ok(pid)
     }
 
     /// Begins to announce what happens to the container by itself: its init's exit and
-    /// kills for want of memory. Called once, after the creation was told.
+    /// kills for want of memory. Called once, after the creation was told; a container that is
+    /// still to be restored has nothing to announce and begins when it is started.
     pub fn watch(self: &Arc<Self>) {
         self.watch_oom();
         exit::watch(Arc::clone(self), Arc::clone(&self.init));
     }
 
-    /// Pid of init.
+    /// Ends an init that has no process, as if it had been killed.
+    fn give_up(&self) {
+        let exit = Exit { code: ExitCode::signalled(9), at: SystemTime::now() };
+        if self.init.step(Step::Exit(exit)).is_ok() {
+            self.init.announce(exit);
+        }
+    }
+
+    /// Pid of init; `None` while it is still to be restored.
     pub fn init_pid(&self) -> Option<Pid> {
         self.init.process().map(crate::process::Process::pid)
     }
@@ -118,12 +136,21 @@ impl Container {
     ///
     /// # Errors
     /// [`ContainerError::Illegal`] unless the container is only created; what the backend answers.
-    pub async fn start(&self) -> Result<Pid, ContainerError> {
+    pub async fn start(self: &Arc<Self>) -> Result<Pid, ContainerError> {
         let _ops = self.ops.lock().await;
         let _lifecycle = self.init.lifecycle.lock().await;
         self.init.allows(Step::Start).map_err(|e| self.illegal(e))?;
-        let pid = self.init_pid().ok_or_else(|| self.not_running())?;
-        self.backend.start(&self.id, self.deadlines.call).await?;
+        let pid = match self.init_pid() {
+            Some(pid) => {
+                self.backend.start(&self.id, self.deadlines.call).await?;
+                pid
+            }
+            None => {
+                let pid = self.launch().await?;
+                self.watch();
+                pid
+            }
+        };
         self.init.step(Step::Start).map_err(|e| self.illegal(e))?;
         self.tell(Fact::Started(pid));
         Ok(pid)
@@ -186,11 +213,13 @@ impl Container {
     pub async fn delete(&self) -> Result<(Option<Pid>, Exit), ContainerError> {
         let _ops = self.ops.lock().await;
         self.init.allows(Step::Delete).map_err(|e| self.illegal(e))?;
-        if self.init.state() == State::Created
-            && let Some(process) = self.init.process()
-        {
-            // It may end by itself at the same moment: that is as good.
-            let _ = process.signal(libc::SIGKILL);
+        if self.init.state() == State::Created {
+            match self.init.process() {
+                // It may end by itself at the same moment: that is as good.
+                Some(process) => drop(process.signal(libc::SIGKILL)),
+                // It was never restored.
+                None => self.give_up(),
+            }
         }
         let exit = tokio::time::timeout(self.deadlines.call, self.init.exited())
             .await
@@ -204,6 +233,17 @@ impl Container {
         Ok((self.init_pid(), exit))
     }
 }
+
+/// What is needed to make the container's init.
+pub(super) struct Launch {
+    io: IoContext,
+    no_pivot: bool,
+    no_new_keyring: bool,
+    restore: Option<Restore>,
+}
+
+/// File in the bundle with the pid of init, as the Go shim names it.
+const PID_FILE: &str = "init.pid";
 
 /// How long a deletion waits for output that nobody has read yet.
 pub(super) const DRAIN_BEFORE_DELETE: Duration = Duration::from_secs(1);

@@ -29,7 +29,7 @@ use std::{
 
 use thiserror::Error;
 
-use self::process::Entry;
+use self::{lifecycle::Launch, process::Entry};
 pub use self::{
     lifecycle::{CheckpointRequest, CreateSpec},
     state::{IllegalStep, State, Step},
@@ -168,6 +168,7 @@ pub struct Container {
     bundle: PathBuf,
     backend: Backend,
     pid_namespace: PidNamespace,
+    launch: Launch,
     deadlines: Deadlines,
     observer: Arc<dyn Observer>,
     cgroup: OnceLock<Cgroup>,

@@ -14,7 +14,7 @@ use runtime::{
     container::{Container, CreateSpec, Deadlines, Observer, PidNamespace},
     io::IoContext,
     mount,
-    oci::{Backend, BackendConfig, Dialect},
+    oci::{Backend, BackendConfig, CriuOptions, Dialect, Restore},
     process::Pid,
 };
 
@@ -44,7 +44,11 @@ const BACKEND_ROOT: &str = "/run/containerd/runc";
 ///
 /// # Errors
 /// What failed, and with it what could not be undone.
-pub async fn create(shim: Arc<Shim>, reservation: Reservation, request: CreateRequest) -> Result<Pid, Error> {
+pub async fn create(
+    shim: Arc<Shim>,
+    reservation: Reservation,
+    request: CreateRequest,
+) -> Result<Option<Pid>, Error> {
     let id = request.id.clone();
     let mut begun = None;
     let cancelled = || Error::from(PodError::Cancelled { id: id.to_string() });
@@ -70,14 +74,15 @@ pub async fn create(shim: Arc<Shim>, reservation: Reservation, request: CreateRe
 /// A container that exists and is not yet in the table.
 struct Built {
     task: Task,
-    pid: Pid,
+    /// `None` for a container that is restored when it is started.
+    pid: Option<Pid>,
     /// The pod that begins with it.
     pod: Option<Pod>,
     facts: Facts,
     image: Option<String>,
 }
 
-fn commit(shim: &Shim, reservation: Reservation, request: CreateRequest, built: Built) -> Pid {
+fn commit(shim: &Shim, reservation: Reservation, request: CreateRequest, built: Built) -> Option<Pid> {
     let Built { task, pid, pod, facts, image } = built;
     if let Some(pod) = pod {
         shim.set_pod(Some(Arc::new(pod)));
@@ -87,10 +92,11 @@ fn commit(shim: &Shim, reservation: Reservation, request: CreateRequest, built: 
     }
     let task = reservation.commit(task);
     let mut event = request.event;
-    event.pid = pid.as_u32();
+    event.pid = pid.map_or(0, Pid::as_u32);
+    let event_pid = event.pid;
     shim.events.created(event);
     task.container.watch();
-    log::info!("container {} ({:?}) is created, pid {pid}", request.id, task.state.role);
+    log::info!("container {} ({:?}) is created, pid {}", request.id, task.state.role, event_pid);
     pid
 }
 
@@ -110,8 +116,15 @@ async fn build(
     };
     shim.set_log_level(config.log_level);
     let plan = Plan::new(&facts, &config, pod.as_deref().map(Pod::facts)).map_err(PodError::from)?;
-    if request.checkpoint.is_some() {
-        return Err(Error::invalid("checkpoint", "restoring from a checkpoint is not supported"));
+    if matches!(plan, Plan::Sandbox | Plan::App { .. }) {
+        for (asked, what) in [
+            (request.options.no_pivot, "NoPivotRoot"),
+            (request.checkpoint.is_some(), "restoring from a checkpoint"),
+        ] {
+            if asked {
+                return Err(PodError::NotConfidential(what).into());
+            }
+        }
     }
 
     let backend_config = backend_config(shim, &config, &request.options, &bundle);
@@ -135,7 +148,6 @@ async fn build(
             mount_rootfs(request)?;
             sandbox_directories(shim, &config, request, &facts, &state)?;
         }
-        Plan::App { .. } if request.options.no_pivot => return Err(PodError::NoPivot.into()),
         Plan::App { image: reference } => {
             let pod = pod.as_deref().ok_or(PodError::NoSandbox)?;
             let pulled = pod.ensure_image(reference, request.id.as_str()).await?;
@@ -167,6 +179,7 @@ async fn build(
         },
         no_pivot: request.options.no_pivot,
         no_new_keyring: request.options.no_new_keyring,
+        restore: restore(request),
         deadlines: Deadlines { create, call: config.timeouts.backend },
         observer,
     });
@@ -174,13 +187,20 @@ async fn build(
         Plan::App { .. } => Error::from(app::explain(request.bundle.as_path(), error)),
         _ => Error::from(error),
     })?;
-    let pid =
-        container.init_pid().ok_or_else(|| PodError::Setup("the backend made no process".to_owned()))?;
+    let pid = container.init_pid();
 
     if plan == Plan::Sandbox {
-        new_pod = confidential_pod(shim, config, request, &facts, &bundle, &state, pid);
+        new_pod = pid.and_then(|pid| confidential_pod(shim, config, request, &facts, &bundle, &state, pid));
     }
     Ok(Built { task: Task { container, state, io }, pid, pod: new_pod, facts, image })
+}
+
+fn restore(request: &CreateRequest) -> Option<Restore> {
+    Some(Restore {
+        image_path: request.checkpoint.clone()?,
+        work_path: request.options.criu_work_path.clone(),
+        options: CriuOptions::default(),
+    })
 }
 
 fn mount_rootfs(request: &CreateRequest) -> Result<(), PodError> {

@@ -123,9 +123,9 @@ pub enum PodError {
         #[source]
         source: ContainerError,
     },
-    /// An app container is not put together in a way that can do without the pivot.
-    #[error("NoPivotRoot is not supported for containers of a confidential pod")]
-    NoPivot,
+    /// Something that would break what confidential containers promise, or how they are put together.
+    #[error("{0} is not supported for containers of a confidential pod")]
+    NotConfidential(&'static str),
     /// A file operation failed.
     #[error("{action} {path}", path = path.display())]
     File {

@@ -101,7 +101,8 @@ fn io_code(error: &IoError) -> Code {
 
 fn pod_code(error: &PodError) -> Code {
     match error {
-        PodError::Plan(_) | PodError::NoPivot => Code::INVALID_ARGUMENT,
+        PodError::Plan(_) => Code::INVALID_ARGUMENT,
+        PodError::NotConfidential(_) => Code::UNIMPLEMENTED,
         PodError::Cancelled { .. } => Code::CANCELLED,
         PodError::NoSandbox => Code::FAILED_PRECONDITION,
         PodError::Agent(error) => agent_code(error),

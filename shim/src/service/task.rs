@@ -15,6 +15,7 @@ use containerd_shim_protos::{
     shim::oci::{CheckpointOptions, ProcessDetails},
     shim_async::Task as TaskApi,
 };
+use layout::Role;
 use runtime::{
     container::CheckpointRequest,
     oci::{AfterCheckpoint, Checkpoint, CriuOptions, KillScope},
@@ -27,7 +28,7 @@ use super::{
     translate::{CreateRequest, ExecRequest, exec_id, state_response, timestamp},
 };
 use crate::{
-    pod,
+    pod::{self, PodError},
     shim::Shim,
     tasks::{Creation, Lookup},
 };
@@ -60,7 +61,7 @@ impl TaskApi for TaskService {
         let mut guard = CancelOnDrop(Some(reservation.creation()));
         let result = to_its_end(pod::create(Arc::clone(&self.0), reservation, request)).await;
         guard.0 = None;
-        result.map(|pid| CreateTaskResponse { pid: pid.as_u32(), ..Default::default() })
+        result.map(|pid| CreateTaskResponse { pid: pid.map_or(0, Pid::as_u32), ..Default::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
@@ -157,6 +158,10 @@ impl TaskApi for TaskService {
 
     async fn checkpoint(&self, _: &TtrpcContext, request: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
         let task = self.0.tasks.get(&request.id).map_err(Error::from)?;
+        if matches!(task.state.role, Role::Sandbox | Role::App) {
+            // The image would hold the app's memory, for the host to read.
+            return Err(Error::from(PodError::NotConfidential("a checkpoint")).into());
+        }
         let request = checkpoint_request(&request)?;
         to_its_end(async move { Ok(task.container.checkpoint(&request).await?) }).await.map(|()| Empty::new())
     }
