@@ -25,6 +25,7 @@ use agent_client::AgentError;
 use layout::{PathsError, Role, StateError};
 use runtime::{
     bundle::BundleError,
+    cgroup::CgroupError,
     container::ContainerError,
     mount::MountError,
     oci::OciError,
@@ -102,6 +103,9 @@ pub enum PodError {
     /// A mount failed.
     #[error(transparent)]
     Mount(#[from] MountError),
+    /// A cgroup cannot be removed.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// A state file cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),

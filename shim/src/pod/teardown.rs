@@ -13,6 +13,8 @@ use std::{
 
 use layout::{AgentRecord, BundleState, Role, SandboxPaths};
 use runtime::{
+    bundle::{Bundle, BundlePath},
+    cgroup::{Cgroup, CgroupError},
     mount,
     oci::{Backend, BackendConfig, Force, OciError},
     process::Reaper,
@@ -31,7 +33,7 @@ const TRASH_PREFIX: &str = ".trash-";
 /// The first step that failed; the others were tried all the same.
 pub async fn container(state: &BundleState, bundle: &Path, reaper: &Reaper) -> Result<(), PodError> {
     let mut outcome = Outcome(None);
-    outcome.note(delete(&state.backend, state.container.as_str(), reaper, state.cleanup()).await);
+    outcome.note(delete(&state.backend, state.container.as_str(), bundle, reaper, state.cleanup()).await);
     outcome.note(leftovers(state, bundle, reaper).await);
     outcome.0.map_or(Ok(()), Err)
 }
@@ -66,7 +68,10 @@ async fn sandbox(
 ) -> Result<(), PodError> {
     let mut outcome = Outcome(None);
     if let Some(agent) = agent {
-        outcome.note(delete(&agent.backend, agent.container_id.as_str(), reaper, deadline).await);
+        outcome.note(
+            delete(&agent.backend, agent.container_id.as_str(), &paths.agent_bundle(), reaper, deadline)
+                .await,
+        );
     }
     outcome.note(mount::unmount_tree(&paths.agent_rootfs()).map_err(PodError::from));
     for tree in [paths.data_dir(), paths.agent_overlay()] {
@@ -84,6 +89,7 @@ async fn sandbox(
 async fn delete(
     config: &serde_json::Value,
     id: &str,
+    bundle: &Path,
     reaper: &Reaper,
     deadline: Duration,
 ) -> Result<(), PodError> {
@@ -91,9 +97,37 @@ async fn delete(
         .map_err(|source| PodError::Setup(format!("backend of container {id} in its state: {source}")))?;
     let scratch = std::env::temp_dir();
     match Backend::new(config, reaper.clone(), scratch).delete(id, Force::Yes, deadline).await {
-        Ok(()) | Err(OciError::NotFound { .. }) => Ok(()),
+        // A creation that was cut short may have made the cgroup before the backend's own record; crun
+        // calls it a success to delete what it does not know.
+        Ok(()) | Err(OciError::NotFound { .. }) => remove_cgroup(bundle, id),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Removes the cgroup that a bundle's spec names, and what is in it; only one that is named after
+/// the container, as any other may be shared.
+fn remove_cgroup(bundle: &Path, id: &str) -> Result<(), PodError> {
+    // Without a bundle or a path in it nothing can have been made.
+    let Some(path) = BundlePath::new(bundle)
+        .ok()
+        .and_then(|path| Bundle::open(&path).ok())
+        .and_then(|bundle| bundle.cgroups_path())
+        .map(|path| path.in_hierarchy())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(id)))
+    else {
+        return Ok(());
+    };
+    let cgroup = match Cgroup::at(&path) {
+        Ok(cgroup) => cgroup,
+        Err(CgroupError::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for pid in cgroup.procs()? {
+        let pid = nix::unistd::Pid::from_raw(pid.as_raw());
+        // It may end by itself at the same moment.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    }
+    Ok(cgroup.remove()?)
 }
 
 /// Renames a tree to a name that is nobody's, in the same directory; `None` if it is not there.

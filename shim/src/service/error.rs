@@ -113,6 +113,7 @@ fn pod_code(error: &PodError) -> Code {
         PodError::Bundle(_)
         | PodError::AgentBundle { .. }
         | PodError::Mount(_)
+        | PodError::Cgroup(_)
         | PodError::State(_)
         | PodError::Paths(_)
         | PodError::Image { .. }

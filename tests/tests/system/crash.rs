@@ -16,6 +16,7 @@ use tests::{
 
 pub const SCENARIOS: &[Scenario] = &[
     shared("crash::nothing_survives_a_killed_shim", killed_shim),
+    shared("crash::nothing_survives_a_shim_killed_right_after_its_pod_was_run", killed_at_once),
     under(&[REBOOT], "crash::what_a_reboot_orphaned_is_swept_by_the_next_pod", reboot),
     under(&[BREAKABLE], "crash::nothing_survives_a_killed_shim_whose_configuration_is_broken", broken_config),
     enclave("crash::a_killed_agent_is_reported_and_comes_back", killed_agent),
@@ -40,11 +41,27 @@ fn killed_shim(scene: &Scene) -> Result<()> {
         Ok(containers.iter().all(|container| !Path::new(TASKS).join(&container.id).exists()))
     })?;
     pod.remove()?;
+    expect_no_socket(scene, socket)
+}
+
+fn expect_no_socket(scene: &Scene, socket: &Path) -> Result<()> {
     if scene.is_runc() {
         // The Go shim's fault, not to be repeated.
         return fs::remove_file(socket).context("removing the socket of runc's shim");
     }
     wait::holds("the shim's socket to be removed", Duration::from_secs(5), || Ok(!socket.exists()))
+}
+
+/// In particular no agent that was just being started.
+fn killed_at_once(scene: &Scene) -> Result<()> {
+    for round in 0..4 {
+        let pod = scene.pod(&format!("pod-{round}")).run()?;
+        let address = fs::read_to_string(Path::new(TASKS).join(&pod.id).join("address"))?;
+        shim_of(&pod.id)?.kill()?;
+        pod.remove()?;
+        expect_no_socket(scene, Path::new(address.trim_start_matches("unix://")))?;
+    }
+    Ok(())
 }
 
 /// `delete` has the bundle as its only input; that the configuration can't be read any more is no excuse.

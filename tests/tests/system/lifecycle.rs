@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use k8s_cri::v1;
 use tests::{
     container::ContainerSpec,
@@ -14,6 +14,7 @@ pub const SCENARIOS: &[Scenario] = &[
     shared("lifecycle::a_pod_lives_through_every_step_of_cri", every_step),
     shared("lifecycle::three_pods_of_two_containers_live_side_by_side", three_pods),
     shared("lifecycle::a_container_runs_again_in_the_same_pod", again),
+    shared("lifecycle::pods_that_come_and_go_at_once_leave_nothing", come_and_go),
     shared("lifecycle::attach_reaches_the_first_process", attach),
     shared("lifecycle::an_interactive_exec_gives_output_and_exit_code", interactive),
 ];
@@ -63,8 +64,7 @@ fn three_pods(scene: &Scene) -> Result<()> {
     };
     thread::scope(|scope| {
         let pods: Vec<_> = (1..=3).map(|n| scope.spawn(move || one(format!("pod{n}")))).collect();
-        pods.into_iter()
-            .try_for_each(|pod| pod.join().map_err(|_| anyhow::anyhow!("a pod's thread panicked"))?)
+        pods.into_iter().try_for_each(|pod| pod.join().map_err(|_| anyhow!("a pod's thread panicked"))?)
     })
 }
 
@@ -119,4 +119,18 @@ fn interactive(scene: &Scene) -> Result<()> {
     let (code, output) = stream.finish()?;
     ensure!(code == 6 && output.contains("not a tty"), "exit code {code}, output {output:?}");
     pod.remove()
+}
+
+/// Removed as soon as they run, so while their agents start.
+fn come_and_go(scene: &Scene) -> Result<()> {
+    let some = |worker: usize| -> Result<()> {
+        for round in 0..4 {
+            scene.pod(&format!("pod-{worker}-{round}")).run()?.remove()?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|worker| scope.spawn(move || some(worker))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?)
+    })
 }
