@@ -57,7 +57,6 @@ for word; do
     *) verb=$word; break ;;
     esac
 done
-echo "$verb" >> $dir/calls
 say() {{ printf '{{"level":"error","msg":"{WORDS} of %s","time":"2026-01-01T00:00:00Z"}}\n' "$verb" >> "$log"; }}
 if [ -e $dir/faults/$verb ]; then
     read -r fault < $dir/faults/$verb
@@ -121,11 +120,5 @@ exec runc "$@"
         std::io::Write::write_all(&mut gate, b"go\n")?;
         let file = self.dir.join(format!("hanging-{verb}"));
         wait::holds(&format!("{verb} to go on"), Duration::from_secs(20), || Ok(!file.exists()))
-    }
-
-    /// How often `verb` was called.
-    pub fn calls(&self, verb: &str) -> usize {
-        let calls = fs::read_to_string(self.dir.join("calls")).unwrap_or_default();
-        calls.lines().filter(|line| *line == verb).count()
     }
 }

@@ -99,8 +99,17 @@ pub fn fifo(path: &Path) -> Result<()> {
 pub fn leftovers(dir: &Path) -> Vec<PathBuf> {
     // containerd's, the Go shim's (address … work), and ours (enclave-cc.json).
     const KNOWN: &[&str] = &[
-        "config.json", "rootfs", "log", "address", "init.pid", "options.json", "runtime",
-        "shim-binary-path", "log.json", "work", "enclave-cc.json",
+        "config.json",
+        "rootfs",
+        "log",
+        "address",
+        "init.pid",
+        "options.json",
+        "runtime",
+        "shim-binary-path",
+        "log.json",
+        "work",
+        "enclave-cc.json",
     ];
     let entries = fs::read_dir(dir).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
     let known = |path: &Path| path.file_name().is_some_and(|name| KNOWN.iter().any(|known| *known == name));

@@ -33,8 +33,6 @@ pub struct Event {
     pub container: String,
     /// Such as `exit e1 7`, `start`, `exec-added e1`.
     pub line: String,
-    /// The pid, where the event has one.
-    pub pid: u32,
 }
 
 #[derive(Clone, Default)]
@@ -100,6 +98,12 @@ impl EventServer {
         self.record.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Forgets what came of a container, for a test that uses its id again.
+    pub fn forget(&self, container: &str) {
+        let mut record = self.record.0.lock().unwrap_or_else(PoisonError::into_inner);
+        record.retain(|event| event.container != container);
+    }
+
     /// The lines of one container, in the order in which they came.
     pub fn of(&self, container: &str) -> Vec<String> {
         self.all().into_iter().filter(|event| event.container == container).map(|event| event.line).collect()
@@ -132,39 +136,39 @@ impl Drop for EventServer {
 
 fn decode(envelope: &Envelope) -> Result<Event> {
     let bytes = &envelope.event.value;
-    let (container, line, pid) = match envelope.topic.as_str() {
+    let (container, line) = match envelope.topic.as_str() {
         "/tasks/create" => {
             let event = TaskCreate::parse_from_bytes(bytes)?;
-            (event.container_id, "create".to_owned(), event.pid)
+            (event.container_id, "create".to_owned())
         }
         "/tasks/start" => {
             let event = TaskStart::parse_from_bytes(bytes)?;
-            (event.container_id, "start".to_owned(), event.pid)
+            (event.container_id, "start".to_owned())
         }
         "/tasks/exec-added" => {
             let event = TaskExecAdded::parse_from_bytes(bytes)?;
-            (event.container_id, format!("exec-added {}", event.exec_id), 0)
+            (event.container_id, format!("exec-added {}", event.exec_id))
         }
         "/tasks/exec-started" => {
             let event = TaskExecStarted::parse_from_bytes(bytes)?;
-            (event.container_id, format!("exec-started {}", event.exec_id), event.pid)
+            (event.container_id, format!("exec-started {}", event.exec_id))
         }
         "/tasks/exit" => {
             let event = TaskExit::parse_from_bytes(bytes)?;
             let who = if event.id == event.container_id { String::new() } else { format!("{} ", event.id) };
-            (event.container_id, format!("exit {who}{}", event.exit_status), event.pid)
+            (event.container_id, format!("exit {who}{}", event.exit_status))
         }
         "/tasks/delete" => {
             let event = TaskDelete::parse_from_bytes(bytes)?;
-            (event.container_id, format!("delete {}", event.exit_status), event.pid)
+            (event.container_id, format!("delete {}", event.exit_status))
         }
-        "/tasks/oom" => (TaskOOM::parse_from_bytes(bytes)?.container_id, "oom".to_owned(), 0),
-        "/tasks/paused" => (TaskPaused::parse_from_bytes(bytes)?.container_id, "paused".to_owned(), 0),
-        "/tasks/resumed" => (TaskResumed::parse_from_bytes(bytes)?.container_id, "resumed".to_owned(), 0),
+        "/tasks/oom" => (TaskOOM::parse_from_bytes(bytes)?.container_id, "oom".to_owned()),
+        "/tasks/paused" => (TaskPaused::parse_from_bytes(bytes)?.container_id, "paused".to_owned()),
+        "/tasks/resumed" => (TaskResumed::parse_from_bytes(bytes)?.container_id, "resumed".to_owned()),
         "/tasks/checkpointed" => {
-            (TaskCheckpointed::parse_from_bytes(bytes)?.container_id, "checkpointed".to_owned(), 0)
+            (TaskCheckpointed::parse_from_bytes(bytes)?.container_id, "checkpointed".to_owned())
         }
         other => bail!("an event of topic {other:?}"),
     };
-    Ok(Event { namespace: envelope.namespace.clone(), container, line, pid })
+    Ok(Event { namespace: envelope.namespace.clone(), container, line })
 }

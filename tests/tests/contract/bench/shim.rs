@@ -139,8 +139,13 @@ impl Shim {
 
     /// `Kill` of one process.
     pub fn kill(&self, id: &str, exec: &str, signal: u32) -> Answer<()> {
-        let request =
-            api::KillRequest { id: id.into(), exec_id: exec.into(), signal, all: false, ..Default::default() };
+        let request = api::KillRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            signal,
+            all: false,
+            ..Default::default()
+        };
         self.order("Kill", &request)
     }
 
@@ -200,12 +205,8 @@ pub struct Program<'a> {
     pub path: &'a Path,
     /// The containerd namespace.
     pub namespace: &'a str,
-    /// Where containerd's socket would be.
-    pub containerd: &'a Path,
-    /// Where events go.
-    pub events: &'a Path,
-    /// The directory for temporary files.
-    pub tmp: &'a Path,
+    /// Holds the sockets of containerd and its events, and the temporary files.
+    pub dir: &'a Path,
 }
 
 impl Program<'_> {
@@ -213,11 +214,11 @@ impl Program<'_> {
         let mut command = Command::new(self.path);
         command
             .args(["-namespace", self.namespace, "-address"])
-            .arg(self.containerd)
+            .arg(self.dir.join("containerd.sock"))
             .args(["-publish-binary", "/usr/bin/containerd", "-id", id])
             .current_dir(bundle)
-            .env("TTRPC_ADDRESS", self.events)
-            .env("TMPDIR", self.tmp)
+            .env("TTRPC_ADDRESS", self.dir.join("events"))
+            .env("TMPDIR", self.dir.join("tmp"))
             .env("GOMAXPROCS", "2")
             .env("NAMESPACE", self.namespace);
         command

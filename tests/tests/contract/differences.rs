@@ -1,0 +1,49 @@
+//! Where the two shims differ, each time on purpose. A scenario that holds for both has no entry here.
+
+use ttrpc::Code;
+
+use crate::bench::Bench;
+
+/// What each shim does, and why ours is not as the other.
+pub struct Difference<T> {
+    runc: T,
+    rune: T,
+    /// The reason.
+    #[allow(dead_code)] // Read by people.
+    pub why: &'static str,
+}
+
+impl<T: Copy> Difference<T> {
+    /// What the shim under test does.
+    pub fn of(&self, bench: &Bench<'_>) -> T {
+        if bench.is_runc() { self.runc } else { self.rune }
+    }
+}
+
+/// Whether the socket of a shim that was killed may outlive `delete`.
+pub const KILLED_SHIMS_SOCKET: Difference<bool> = Difference {
+    runc: true,
+    rune: false,
+    why: "the Go shim's delete leaves the socket of a killed shim, one file in /run for each",
+};
+
+/// The code for a step that the state does not allow.
+pub const WRONG_STATE: Difference<&[Code]> = Difference {
+    runc: &[Code::UNKNOWN, Code::FAILED_PRECONDITION],
+    rune: &[Code::FAILED_PRECONDITION],
+    why: "the Go shim answers most with an untyped error, of which a client can make nothing",
+};
+
+/// The code for a Create of an id that exists.
+pub const CREATED_TWICE: Difference<&[Code]> = Difference {
+    runc: &[Code::UNKNOWN, Code::ALREADY_EXISTS],
+    rune: &[Code::ALREADY_EXISTS],
+    why: "the Go shim leaves it to runc, whose words it passes on",
+};
+
+/// The code for CloseIO of an exec that does not exist.
+pub const CLOSE_OF_NOBODY: Difference<&[Code]> = Difference {
+    runc: &[Code::UNKNOWN, Code::NOT_FOUND],
+    rune: &[Code::NOT_FOUND],
+    why: "the Go shim wraps the error once more here and loses its code",
+};

@@ -1,0 +1,22 @@
+//! The contract between containerd and a shim, claim by claim, with the shim driven as containerd drives it.
+//!
+//! Each claim is proved with runc's own shim and holds for ours; [`differences`] lists where they part.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod crash;
+mod differences;
+mod faults;
+mod order;
+mod states;
+mod stdio;
+
+use std::process::ExitCode;
+
+use tests::{namespace::Unified, suite};
+
+fn main() -> ExitCode {
+    let scenarios =
+        [states::SCENARIOS, order::SCENARIOS, stdio::SCENARIOS, faults::SCENARIOS, crash::SCENARIOS].concat();
+    suite::main(Unified::Keep, &scenarios)
+}
