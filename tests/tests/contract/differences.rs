@@ -47,3 +47,24 @@ pub const CLOSE_OF_NOBODY: Difference<&[Code]> = Difference {
     rune: &[Code::NOT_FOUND],
     why: "the Go shim wraps the error once more here and loses its code",
 };
+
+/// Whether an exec that could not be started may be started again, to be refused.
+pub const START_AFTER_FAILURE: Difference<bool> = Difference {
+    runc: false,
+    rune: true,
+    why: "the Go shim of containerd 1.6 dereferences a null pointer and is gone, with all its containers' output",
+};
+
+/// The exec id in the answer to State of the exec `e`.
+pub const STATES_EXEC_ID: Difference<&str> = Difference {
+    runc: "",
+    rune: "e",
+    why: "the Go shim of containerd 1.6 leaves the field empty, which later ones fill",
+};
+
+/// The code for options of an unknown type.
+pub const UNKNOWN_OPTIONS: Difference<&[Code]> = Difference {
+    runc: &[Code::NOT_FOUND, Code::UNKNOWN],
+    rune: &[Code::INVALID_ARGUMENT],
+    why: "the Go shim's type registry says not found, which for a Create means that the container is gone",
+};

@@ -4,9 +4,12 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod control;
 mod crash;
 mod differences;
+mod exec;
 mod faults;
+mod options;
 mod order;
 mod states;
 mod stdio;
@@ -16,7 +19,16 @@ use std::process::ExitCode;
 use tests::{namespace::Unified, suite};
 
 fn main() -> ExitCode {
-    let scenarios =
-        [states::SCENARIOS, order::SCENARIOS, stdio::SCENARIOS, faults::SCENARIOS, crash::SCENARIOS].concat();
+    let scenarios = [
+        states::SCENARIOS,
+        exec::SCENARIOS,
+        control::SCENARIOS,
+        options::SCENARIOS,
+        order::SCENARIOS,
+        stdio::SCENARIOS,
+        faults::SCENARIOS,
+        crash::SCENARIOS,
+    ]
+    .concat();
     suite::main(Unified::Keep, &scenarios)
 }
