@@ -7,6 +7,7 @@
 
 mod node;
 mod own;
+mod pull;
 mod shared;
 
 use std::{path::Path, sync::Arc};
@@ -67,6 +68,11 @@ fn trials(dir: &Path, runtime: &Arc<Runtime>) -> Vec<Trial> {
             Ok(())
         }));
     }
+    let pull = runtime.clone();
+    trials.push(Trial::test("behind_containerd::cri_fetches_no_layer", move || {
+        pull.block_on(pull::cri_fetches_no_layer(&containerd));
+        Ok(())
+    }));
     let own = runtime.clone();
     trials.push(Trial::test("ours::nothing_is_lost_between_two_calls", move || {
         let dir = tempfile::tempdir()?;

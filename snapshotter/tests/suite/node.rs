@@ -1,4 +1,4 @@
-//! The programs under test: our snapshotter, and a containerd in a mount and network namespace of its own.
+//! The programs under test: our snapshotter, and a containerd in a mount namespace and a directory of its own.
 
 use std::{
     fs::{self, File},
@@ -83,8 +83,12 @@ pub fn start_containerd(dir: &Path) -> Daemon {
     let config = dir.join("config.toml");
     let text = format!(
         "version = 2\nroot = \"{0}/containerd\"\nstate = \"{0}/state\"\n\
-         disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \
-         \"io.containerd.cri.v1.runtime\", \"io.containerd.internal.v1.opt\", \"io.containerd.nri.v1.nri\"]\n\
+         disabled_plugins = [\"io.containerd.internal.v1.opt\", \"io.containerd.nri.v1.nri\"]\n\
+         [plugins.\"io.containerd.grpc.v1.cri\"]\ndisable_tcp_service = true\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = \"{0}/cni\"\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"enclave-cc\"\n\
+         disable_snapshot_annotations = false\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"{0}/certs.d\"\n\
          [plugins.\"io.containerd.gc.v1.scheduler\"]\nstartup_delay = \"24h\"\n\
          deletion_threshold = 0\nmutation_threshold = 1000000\n\
          [grpc]\naddress = \"{0}/containerd.sock\"\n\
@@ -95,7 +99,7 @@ pub fn start_containerd(dir: &Path) -> Daemon {
     let program = std::env::var("CONTAINERD").unwrap_or_else(|_| "containerd".to_owned());
     Daemon::start(
         Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--propagation", "private"])
+            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
             .arg(program)
             .arg("--config")
             .arg(config),
@@ -109,6 +113,15 @@ pub fn start_containerd(dir: &Path) -> Daemon {
 pub struct Client {
     client: SnapshotsClient<Channel>,
     snapshotter: &'static str,
+    namespace: &'static str,
+}
+
+pub async fn channel(socket: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    tonic::transport::Endpoint::from_static("http://socket").connect_with_connector(connector).await.unwrap()
 }
 
 type Answer<T> = Result<T, Status>;
@@ -120,20 +133,17 @@ fn labels(labels: Labels<'_>) -> std::collections::HashMap<String, String> {
 
 impl Client {
     pub async fn connect(socket: PathBuf, snapshotter: &'static str) -> Self {
-        let connector = tower::service_fn(move |_| {
-            let socket = socket.clone();
-            async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        let channel = tonic::transport::Endpoint::from_static("http://socket")
-            .connect_with_connector(connector)
-            .await
-            .unwrap();
-        Self { client: SnapshotsClient::new(channel), snapshotter }
+        let client = SnapshotsClient::new(channel(socket).await);
+        Self { client, snapshotter, namespace: "suite" }
+    }
+
+    pub fn in_namespace(self, namespace: &'static str) -> Self {
+        Self { namespace, ..self }
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert("containerd-namespace", "suite".parse().unwrap());
+        request.metadata_mut().insert("containerd-namespace", self.namespace.parse().unwrap());
         request
     }
 

@@ -1,6 +1,10 @@
 //! What only this snapshotter does: layers of the enclave, survival, speed.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use snapshotter::api::snapshots::{Info, Kind};
 use tonic::Code;
@@ -134,6 +138,8 @@ pub async fn nothing_is_lost_between_two_calls(dir: &Path) {
 pub async fn ten_thousand_snapshots_do_not_slow_it_down(dir: &Path) {
     const SNAPSHOTS: usize = 10_000;
     const ROUNDS: usize = 500;
+    // Without optimisation most of it is HTTP/2 on both sides.
+    const LIMIT: Duration = Duration::from_millis(if cfg!(debug_assertions) { 10 } else { 1 });
     let _daemon = start_snapshotter(dir);
     let c = Client::connect(snapshotter_socket(dir), "").await;
     for n in 0..SNAPSHOTS {
@@ -171,9 +177,9 @@ pub async fn ten_thousand_snapshots_do_not_slow_it_down(dir: &Path) {
         let (median, late) = (times[ROUNDS / 2], times[ROUNDS * 99 / 100]);
         println!("{operation:>8}: median {median:?}, 99th percentile {late:?}");
         // A machine that builds something meanwhile has its own 99th percentile.
-        if median.as_micros() >= 1000 {
+        if median >= LIMIT {
             slow.push(operation);
         }
     }
-    assert!(slow.is_empty(), "a millisecond or more: {slow:?}");
+    assert!(slow.is_empty(), "slower than {LIMIT:?}: {slow:?}");
 }
