@@ -15,9 +15,12 @@ use std::{
     },
 };
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::fcntl::OFlag;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// The crates whose details are logged.
+const OURS: [&str; 4] = ["containerd_shim_rune_v2", "runtime", "agent_client", "layout"];
 
 /// A line longer than this is cut: PIPE_BUF is what a fifo takes at once or not at all.
 const MAX_LINE_BYTES: usize = 4096;
@@ -61,7 +64,10 @@ pub fn install_panic_hook() {
 
 impl Log for FifoLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // ttrpc and others log whole messages, secrets included, when they are asked for details.
         metadata.level() <= log::max_level()
+            && (metadata.level() <= Level::Info
+                || OURS.iter().any(|ours| metadata.target().starts_with(ours)))
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -86,11 +92,11 @@ fn format_line(record: &Record<'_>, dropped: u64) -> String {
     let mut line = format!(
         "time=\"{now}\" level={} msg={:?} runtime=io.containerd.rune.v2",
         match record.level() {
-            log::Level::Error => "error",
-            log::Level::Warn => "warning",
-            log::Level::Info => "info",
-            log::Level::Debug => "debug",
-            log::Level::Trace => "trace",
+            Level::Error => "error",
+            Level::Warn => "warning",
+            Level::Info => "info",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
         },
         record.args().to_string(),
     );
@@ -112,6 +118,15 @@ fn format_line(record: &Record<'_>, dropped: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn details_of_other_crates_are_not_logged() {
+        log::set_max_level(LevelFilter::Trace);
+        let log = FifoLog { fifo: Mutex::new(tempfile::tempfile().unwrap()), dropped: AtomicU64::new(0) };
+        let enabled = |level, target| log.enabled(&Metadata::builder().level(level).target(target).build());
+        assert!(enabled(Level::Trace, "runtime::oci") && enabled(Level::Warn, "ttrpc::server"));
+        assert!(!enabled(Level::Debug, "ttrpc::server") && !enabled(Level::Trace, "ttrpc"));
+    }
 
     #[test]
     fn a_line_is_one_line_and_fits_a_pipe() {

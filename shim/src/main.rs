@@ -4,6 +4,7 @@
 //! `docs/architecture.md` for the rooms of this crate.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods)]
 
 mod bootstrap;
 mod events;

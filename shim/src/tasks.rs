@@ -26,6 +26,8 @@ pub struct Task {
     pub state: BundleState,
     /// For the stdio of execs.
     pub io: IoContext,
+    /// Serialises deletions; true once one has succeeded.
+    pub deleted: tokio::sync::Mutex<bool>,
 }
 
 /// The id has no container, or not yet.
@@ -131,8 +133,25 @@ impl Tasks {
         self.lock().is_empty()
     }
 
+    /// Whether there is a container that exists.
+    pub fn has_ready(&self) -> bool {
+        self.lock().values().any(|slot| matches!(slot, Slot::Ready(_)))
+    }
+
+    /// Cancels all creations and waits until they are over, for `deadline` at most; what is left then goes on by itself.
+    pub async fn cancel_creations(&self, deadline: Duration) {
+        let creations = self.creations();
+        creations.iter().for_each(Creation::cancel);
+        let all = async {
+            for creation in creations {
+                creation.over(deadline).await;
+            }
+        };
+        let _ = tokio::time::timeout(deadline, all).await;
+    }
+
     /// All creations that are under way.
-    pub fn creations(&self) -> Vec<Creation> {
+    fn creations(&self) -> Vec<Creation> {
         let creating = |slot: &Slot| match slot {
             Slot::Creating(creation) => Some(creation.clone()),
             Slot::Ready(_) => None,

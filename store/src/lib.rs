@@ -29,6 +29,8 @@
 //! - each chunk is 64 KiB of plaintext and a 16-byte tag; only the last is shorter, it is empty only in an
 //!   empty layer and it is marked as the last, so truncation is noticed at every place.
 
+#![forbid(unsafe_code)]
+
 mod error;
 mod key;
 mod layer;

@@ -104,10 +104,11 @@ impl Container {
         let entry = self.entry(Some(exec_id))?;
         let _lifecycle = entry.lifecycle.lock().await;
         entry.allows(Step::Delete).map_err(|e| self.illegal(e))?;
-        let exit = match entry.state() {
-            State::Stopped(exit) => exit,
-            _ => Exit { code: ExitCode::new(0), at: SystemTime::now() },
-        };
+        if entry.state() == State::Added {
+            // It can not be started any more, and whoever waits for it waits no longer.
+            entry.give_up();
+        }
+        let exit = entry.exited().await;
         drain(&entry, DRAIN_BEFORE_DELETE).await;
         entry.close_streams();
         self.lock_execs().remove(exec_id);
@@ -116,11 +117,14 @@ impl Container {
 
     /// Waits until every exec that was started has been announced as ended, for `bound` at most.
     pub(super) async fn execs_ended(&self, bound: Duration) {
-        let running: Vec<_> =
-            self.lock_execs().values().filter(|entry| entry.state() == State::Running).cloned().collect();
+        let execs: Vec<_> = self.lock_execs().values().cloned().collect();
         let all = async {
-            for entry in running {
-                entry.exited().await;
+            for exec in execs {
+                // One that is being started is told of first.
+                drop(exec.lifecycle.lock().await);
+                if exec.state() == State::Running {
+                    exec.exited().await;
+                }
             }
         };
         if tokio::time::timeout(bound, all).await.is_err() {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use super::{Container, ContainerError, Deadlines, Entry, Fact, Observer, PidNamespace, State, Step, exit};
@@ -119,14 +119,6 @@ impl Container {
         exit::watch(Arc::clone(self), Arc::clone(&self.init));
     }
 
-    /// Ends an init that has no process, as if it had been killed.
-    fn give_up(&self) {
-        let exit = Exit { code: ExitCode::signalled(9), at: SystemTime::now() };
-        if self.init.step(Step::Exit(exit)).is_ok() {
-            self.init.announce(exit);
-        }
-    }
-
     /// Pid of init; `None` while it is still to be restored.
     pub fn init_pid(&self) -> Option<Pid> {
         self.init.process().map(crate::process::Process::pid)
@@ -218,17 +210,26 @@ impl Container {
                 // It may end by itself at the same moment: that is as good.
                 Some(process) => drop(process.signal(libc::SIGKILL)),
                 // It was never restored.
-                None => self.give_up(),
+                None => self.init.give_up(),
             }
         }
         let exit = tokio::time::timeout(self.deadlines.call, self.init.exited())
             .await
-            .map_err(|_| self.not_running())?;
+            .map_err(|_| ContainerError::ExitDeadline { id: self.id.clone(), within: self.deadlines.call })?;
         drain(&self.init, DRAIN_BEFORE_DELETE).await;
         match self.backend.delete(&self.id, Force::Yes, self.deadlines.call).await {
             Ok(()) | Err(OciError::NotFound { .. }) => {}
+            // Said of a deletion it would mean to the caller that there is nothing left to delete.
+            Err(OciError::NotRunning { operation, id, message }) => {
+                return Err(OciError::Failed { operation, id, code: ExitCode::new(1), message }.into());
+            }
             Err(error) => return Err(error.into()),
         }
+        // Whoever waits for an exec that was never started waits no longer.
+        self.lock_execs()
+            .values()
+            .filter(|exec| exec.state() == State::Added)
+            .for_each(|exec| exec.give_up());
         self.init.close_streams();
         Ok((self.init_pid(), exit))
     }

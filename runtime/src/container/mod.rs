@@ -120,6 +120,14 @@ pub enum ContainerError {
         /// The container.
         id: String,
     },
+    /// Init was killed and its end did not come.
+    #[error("container {id} did not end within {within:?} of being killed")]
+    ExitDeadline {
+        /// The container.
+        id: String,
+        /// The deadline.
+        within: Duration,
+    },
     /// The OCI backend failed.
     #[error(transparent)]
     Backend(#[from] OciError),

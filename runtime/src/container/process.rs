@@ -1,13 +1,16 @@
 //! One process of a container: its state, its stdio, and its exit as others wait for it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::SystemTime,
+};
 
 use tokio::sync::watch;
 
 use super::state::{IllegalStep, State, Step};
 use crate::{
     io::{StdioSpec, Streams},
-    process::{Exit, Process},
+    process::{Exit, ExitCode, Process},
 };
 
 /// A process of a container as its owner sees it.
@@ -91,6 +94,14 @@ impl Entry {
     /// Makes the exit known to everyone who waits.
     pub fn announce(&self, exit: Exit) {
         self.announced.send_replace(Some(exit));
+    }
+
+    /// Ends a process that never came to be, as if it had been killed.
+    pub fn give_up(&self) {
+        let exit = Exit { code: ExitCode::signalled(9), at: SystemTime::now() };
+        if self.step(Step::Exit(exit)).is_ok() {
+            self.announce(exit);
+        }
     }
 
     /// The exit, once it was announced. Cancel-safe.

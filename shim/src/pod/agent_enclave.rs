@@ -19,6 +19,7 @@ use std::{
 use agent_client::{AgentClient, AgentError, Endpoint, PullRequest, PulledImage, free_port};
 use layout::{AgentExit, AgentState, AgentUrl, Config, SandboxPaths};
 use runtime::{
+    mount,
     oci::{Backend, ChildStdio, Create, Force, OciError},
     process::Process,
 };
@@ -209,7 +210,7 @@ async fn supervise(agent: Arc<AgentEnclave>, spec: AgentSpec) {
 async fn live(agent: &AgentEnclave, spec: &AgentSpec, restarts: u32) -> Result<End, PodError> {
     let url = listen_url(spec).await?;
     let change = |state| Change { state, url: url.to_string(), restarts, exit: None };
-    if restarts == 0 {
+    if mount::mounts_below(&spec.paths.agent_rootfs())?.is_empty() {
         agent_bundle::mount_root(&spec.config, &spec.paths)?;
     }
     let token = agent_bundle::token(&spec.paths)?;

@@ -192,7 +192,13 @@ async fn build(
     if plan == Plan::Sandbox {
         new_pod = pid.and_then(|pid| confidential_pod(shim, config, request, &facts, &bundle, &state, pid));
     }
-    Ok(Built { task: Task { container, state, io }, pid, pod: new_pod, facts, image })
+    Ok(Built {
+        task: Task { container, state, io, deleted: tokio::sync::Mutex::new(false) },
+        pid,
+        pod: new_pod,
+        facts,
+        image,
+    })
 }
 
 fn restore(request: &CreateRequest) -> Option<Restore> {

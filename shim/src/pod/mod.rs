@@ -37,7 +37,14 @@ pub use self::{
     create::{backend_program, create},
     sandbox::Pod,
 };
-use crate::{service::Error, shim::Shim, tasks::Task};
+use crate::{
+    service::Error,
+    shim::Shim,
+    tasks::{TableError, Task},
+};
+
+/// How long the deletion of a sandbox waits for creations in its pod; containerd gives up after 5 s.
+const CANCEL: Duration = Duration::from_secs(2);
 
 /// Why the policy could not be carried out.
 #[derive(Debug, Error)]
@@ -179,6 +186,15 @@ pub async fn start(shim: &Shim, id: &str) -> Result<Pid, Error> {
 /// It runs, or something could not be taken down; then it can be tried again.
 pub async fn delete(shim: &Shim, task: &Arc<Task>) -> Result<(Option<Pid>, Exit), Error> {
     let id = &task.state.container;
+    let mut deleted = task.deleted.lock().await;
+    if *deleted {
+        // The id may be another container's by now.
+        return Err(TableError::NotFound(id.to_string()).into());
+    }
+    if task.state.role == Role::Sandbox {
+        // Nothing of the pod may come to be in what is about to be removed.
+        shim.tasks.cancel_creations(CANCEL).await;
+    }
     let (pid, exit) = task.container.delete().await?;
     let pod = shim.pod();
     if let Some(pod) = &pod {
@@ -189,6 +205,7 @@ pub async fn delete(shim: &Shim, task: &Arc<Task>) -> Result<(Option<Pid>, Exit)
         }
     }
     teardown::leftovers(&task.state, task.container.bundle(), &shim.reaper).await?;
+    *deleted = true;
     shim.tasks.remove(id.as_str());
     if task.state.sandbox.as_ref() == Some(id) {
         shim.set_pod(None);

@@ -33,7 +33,9 @@ const TRASH_PREFIX: &str = ".trash-";
 /// The first step that failed; the others were tried all the same.
 pub async fn container(state: &BundleState, bundle: &Path, reaper: &Reaper) -> Result<(), PodError> {
     let mut outcome = Outcome(None);
-    outcome.note(delete(&state.backend, state.container.as_str(), bundle, reaper, state.cleanup()).await);
+    if is_ours(state, bundle, reaper).await {
+        outcome.note(delete(&state.backend, state.container.as_str(), bundle, reaper, state.cleanup()).await);
+    }
     outcome.note(leftovers(state, bundle, reaper).await);
     outcome.0.map_or(Ok(()), Err)
 }
@@ -55,7 +57,8 @@ pub async fn leftovers(state: &BundleState, bundle: &Path, reaper: &Reaper) -> R
     if state.role == Role::App
         && let Some(paths) = state.sandbox_paths()
     {
-        outcome.note(remove_tree(&super::app::overlay_dir(&paths, state.container.as_str())));
+        let overlay = super::app::overlay_dir(&paths, state.container.as_str());
+        outcome.note(remove_aside(&overlay, reaper));
     }
     outcome.0.map_or(Ok(()), Err)
 }
@@ -75,17 +78,35 @@ async fn sandbox(
     }
     outcome.note(mount::unmount_tree(&paths.agent_rootfs()).map_err(PodError::from));
     for tree in [paths.data_dir(), paths.agent_overlay()] {
-        outcome.note(set_aside(tree).map(|trash| {
-            if let Some(trash) = trash {
-                remove_in_background(&trash, reaper);
-            }
-        }));
+        outcome.note(remove_aside(tree, reaper));
     }
-    // Last: it says to the sweep that the rest is still somebody's.
-    outcome.note(remove_tree(paths.state_dir()));
+    // Last, and only when nothing is left: by it the agent is found when this is tried again, and the
+    // sweep knows that the rest is still somebody's.
+    if outcome.0.is_none() {
+        outcome.note(remove_tree(paths.state_dir()));
+    }
     outcome.0.map_or(Ok(()), Err)
 }
 
+/// Whether the backend's container of that id was made from this bundle: another containerd may have
+/// one of the same name in the same place.
+async fn is_ours(state: &BundleState, bundle: &Path, reaper: &Reaper) -> bool {
+    let Ok(backend) = backend(&state.backend, state.container.as_str(), reaper) else { return true };
+    match backend.state(state.container.as_str(), state.cleanup()).await {
+        Ok(found) => found.bundle == bundle,
+        // It has none, or cannot say: then a deletion hurts nobody else.
+        Err(_) => true,
+    }
+}
+
+fn backend(config: &serde_json::Value, id: &str, reaper: &Reaper) -> Result<Backend, PodError> {
+    let config: BackendConfig = serde_json::from_value(config.clone())
+        .map_err(|source| PodError::Setup(format!("backend of container {id} in its state: {source}")))?;
+    Ok(Backend::new(config, reaper.clone(), std::env::temp_dir()))
+}
+
+/// Deletes a container and, whatever the backend says, its cgroup: a creation that was cut short may have
+/// made it before the backend's own record, and crun calls it a success to delete what it does not know.
 async fn delete(
     config: &serde_json::Value,
     id: &str,
@@ -93,41 +114,57 @@ async fn delete(
     reaper: &Reaper,
     deadline: Duration,
 ) -> Result<(), PodError> {
-    let config: BackendConfig = serde_json::from_value(config.clone())
-        .map_err(|source| PodError::Setup(format!("backend of container {id} in its state: {source}")))?;
-    let scratch = std::env::temp_dir();
-    match Backend::new(config, reaper.clone(), scratch).delete(id, Force::Yes, deadline).await {
-        // A creation that was cut short may have made the cgroup before the backend's own record; crun
-        // calls it a success to delete what it does not know.
-        Ok(()) | Err(OciError::NotFound { .. }) => remove_cgroup(bundle, id),
+    // Known before the first wait: the bundle may be removed meanwhile.
+    let cgroup = cgroup_of(bundle, id);
+    let deleted = match backend(config, id, reaper)?.delete(id, Force::Yes, deadline).await {
+        Ok(()) | Err(OciError::NotFound { .. }) => Ok(()),
+        // To containerd it would mean that there is nothing left to delete.
+        Err(error @ OciError::NotRunning { .. }) => Err(PodError::Setup(error.to_string())),
         Err(error) => Err(error.into()),
-    }
+    };
+    let removed = match cgroup {
+        Some(path) => remove_cgroup(path).await,
+        None => Ok(()),
+    };
+    deleted.and(removed)
 }
 
-/// Removes the cgroup that a bundle's spec names, and what is in it; only one that is named after
-/// the container, as any other may be shared.
-fn remove_cgroup(bundle: &Path, id: &str) -> Result<(), PodError> {
-    // Without a bundle or a path in it nothing can have been made.
-    let Some(path) = BundlePath::new(bundle)
-        .ok()
-        .and_then(|path| Bundle::open(&path).ok())
-        .and_then(|bundle| bundle.cgroups_path())
-        .map(|path| path.in_hierarchy())
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(id)))
-    else {
-        return Ok(());
-    };
+/// The cgroup that a bundle's spec names, if it is named after the container: any other may be shared.
+fn cgroup_of(bundle: &Path, id: &str) -> Option<PathBuf> {
+    let bundle = Bundle::open(&BundlePath::new(bundle).ok()?).ok()?;
+    let path = bundle.cgroups_path()?.in_hierarchy();
+    let name = path.file_name()?.to_str()?;
+    (name == id || name.ends_with(&format!("-{id}.scope"))).then_some(path)
+}
+
+/// Kills what is in a cgroup and removes it.
+async fn remove_cgroup(path: PathBuf) -> Result<(), PodError> {
     let cgroup = match Cgroup::at(&path) {
         Ok(cgroup) => cgroup,
         Err(CgroupError::NotFound { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    for pid in cgroup.procs()? {
-        let pid = nix::unistd::Pid::from_raw(pid.as_raw());
-        // It may end by itself at the same moment.
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    // What is in it may need a moment to end.
+    let removal = tokio::task::spawn_blocking(move || {
+        for pid in cgroup.procs()? {
+            let pid = nix::unistd::Pid::from_raw(pid.as_raw());
+            // It may end by itself at the same moment.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        cgroup.remove()
+    });
+    match removal.await {
+        Ok(removed) => Ok(removed?),
+        Err(error) => Err(PodError::Setup(format!("remove the cgroup {}: {error}", path.display()))),
     }
-    Ok(cgroup.remove()?)
+}
+
+/// Removes a tree without waiting for it.
+fn remove_aside(tree: &Path, reaper: &Reaper) -> Result<(), PodError> {
+    if let Some(trash) = set_aside(tree)? {
+        remove_in_background(&trash, reaper);
+    }
+    Ok(())
 }
 
 /// Renames a tree to a name that is nobody's, in the same directory; `None` if it is not there.

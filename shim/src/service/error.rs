@@ -69,6 +69,7 @@ fn container_code(error: &ContainerError) -> Code {
         ContainerError::Illegal { .. } => Code::FAILED_PRECONDITION,
         ContainerError::NoSuchProcess { .. } | ContainerError::NotRunning { .. } => Code::NOT_FOUND,
         ContainerError::ProcessExists { .. } => Code::ALREADY_EXISTS,
+        ContainerError::ExitDeadline { .. } => Code::DEADLINE_EXCEEDED,
         ContainerError::Backend(error) => backend_code(error),
         ContainerError::Io(error) => io_code(error),
         ContainerError::Process(_) | ContainerError::Cgroup { .. } | ContainerError::Scratch { .. } => {

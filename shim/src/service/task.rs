@@ -36,6 +36,9 @@ use crate::{
 /// How long Delete and Shutdown wait for a creation that they cancel; containerd gives up after 5 s.
 const CANCEL: Duration = Duration::from_secs(3);
 
+/// How long a shim that was asked to end waits for an undo that is slow.
+const UNDO: Duration = Duration::from_secs(120);
+
 pub struct TaskService(pub Arc<Shim>);
 
 /// Cancels the creation when its caller is gone: nobody would ever delete the container.
@@ -200,13 +203,22 @@ impl TaskApi for TaskService {
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
         let shim = Arc::clone(&self.0);
         to_its_end(async move {
-            for creation in shim.tasks.creations() {
-                creation.cancel();
-                creation.over(CANCEL).await;
+            // containerd asks after each container of the group; the last one counts, and one that is
+            // being created beside others is not meant.
+            if shim.tasks.has_ready() {
+                return Ok(Empty::new());
             }
-            // containerd asks after each container of the group; the last one counts.
+            shim.tasks.cancel_creations(CANCEL).await;
             if shim.tasks.is_empty() {
                 shim.shut_down();
+            } else {
+                // An undo takes longer, and nobody asks again.
+                tokio::spawn(async move {
+                    shim.tasks.cancel_creations(UNDO).await;
+                    if shim.tasks.is_empty() {
+                        shim.shut_down();
+                    }
+                });
             }
             Ok(Empty::new())
         })
