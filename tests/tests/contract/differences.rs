@@ -68,3 +68,17 @@ pub const UNKNOWN_OPTIONS: Difference<&[Code]> = Difference {
     rune: &[Code::INVALID_ARGUMENT],
     why: "the Go shim's type registry says not found, which for a Create means that the container is gone",
 };
+
+/// Whether a backend that writes noise to its log leads to an answer at all.
+pub const NOISE_IS_ANSWERED: Difference<bool> = Difference {
+    runc: false,
+    rune: true,
+    why: "the Go shim puts the noise into its answer, which is no valid message then, and the connection ends",
+};
+
+/// The verbs, of a running container, whose failure is told in the backend's own words.
+pub const PASSED_ON: Difference<&[&str]> = Difference {
+    runc: &["pause"],
+    rune: &["pause", "update", "kill"],
+    why: "the Go shim tells the exit status of runc's update and kill, and not what runc said",
+};

@@ -1,6 +1,10 @@
 //! Processes that are added to a container: what they are given, how they end, and what is left when they can't begin.
 
-use std::{fs::OpenOptions, io::Read};
+use std::{
+    fs::{self, OpenOptions},
+    io::Read,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use containerd_shim_protos::api::{self, Status};
@@ -109,12 +113,21 @@ fn no_program(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the process is the program: until then it is runc's, which ignores some signals.
+fn wait_program(pid: u32) -> Result<()> {
+    wait::holds("the program", Duration::from_secs(10), || {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        Ok(line.starts_with(b"sleep"))
+    })
+}
+
 fn signals(bench: &Bench<'_>) -> Result<()> {
     let container = bench.container("a").run()?;
     // HUP, INT, USR1, TERM, and the first and the last that the C library leaves to programs.
     for signal in [1, 2, 10, 15, 34, 64] {
         container.add_exec("e", &["sleep", "100000"])?;
-        container.shim.start(&container.id, "e")?;
+        let pid = container.shim.start(&container.id, "e")?;
+        wait_program(pid)?;
         container.shim.kill(&container.id, "e", signal)?;
         let status = container.shim.wait(&container.id, "e")?;
         ensure!(status == 128 + signal, "killed by {signal}: {status}");
@@ -134,6 +147,7 @@ fn states(bench: &Bench<'_>) -> Result<()> {
     ensure!(state.status.enum_value() == Ok(Status::RUNNING) && state.pid == pid, "{state:?}");
     ensure!(state.exec_id == STATES_EXEC_ID.of(bench), "{state:?}");
     ensure!(early.is_pending(), "Wait was answered while the exec runs");
+    wait_program(pid)?;
     container.shim.kill(&container.id, "e", 15)?;
     ensure!(early.answer()??.exit_status == 143, "Wait");
     ensure!(container.status("e")? == (Status::STOPPED, 143), "{:?}", container.status("e")?);
@@ -198,7 +212,7 @@ fn twenty(bench: &Bench<'_>) -> Result<()> {
         let status = container.shim.wait(&container.id, &exec)?;
         ensure!(usize::try_from(status)? == n, "exec {n} ended with {status}");
         container.shim.delete(&container.id, &exec)?;
-        let output = std::fs::read_to_string(file).with_context(|| format!("output of exec {n}"))?;
+        let output = fs::read_to_string(file).with_context(|| format!("output of exec {n}"))?;
         ensure!(output == format!("{n}\n"), "output of exec {n}: {output:?}");
     }
     Ok(())
@@ -210,7 +224,7 @@ fn before_start(bench: &Bench<'_>) -> Result<()> {
     ensure!(status == 0 && output == "early\n", "{status}: {output:?}");
     ensure!(container.status("")?.0 == Status::CREATED, "{:?}", container.status("")?);
     container.start()?;
-    wait::holds("the container to run", std::time::Duration::from_secs(10), || {
+    wait::holds("the container to run", Duration::from_secs(10), || {
         Ok(container.status("")?.0 == Status::RUNNING)
     })
 }

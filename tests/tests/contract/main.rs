@@ -13,6 +13,7 @@ mod options;
 mod order;
 mod states;
 mod stdio;
+mod verbs;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         order::SCENARIOS,
         stdio::SCENARIOS,
         faults::SCENARIOS,
+        verbs::SCENARIOS,
         crash::SCENARIOS,
     ]
     .concat();
