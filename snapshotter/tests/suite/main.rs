@@ -60,6 +60,7 @@ fn trials(dir: &Path, runtime: &Arc<Runtime>) -> Vec<Trial> {
                 let client = Client::connect(socket, snapshotter).await;
                 if first {
                     own::a_layer_with_two_parents_is_found_under_both(&client).await;
+                    own::a_layer_asked_for_again_takes_the_new_labels(&client).await;
                 } else {
                     own::containerd_mounts_what_it_is_told(&client, &containerd).await;
                 }

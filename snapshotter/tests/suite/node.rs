@@ -81,22 +81,8 @@ pub fn snapshotter_socket(dir: &Path) -> PathBuf {
 pub fn start_containerd(dir: &Path) -> Daemon {
     let socket = dir.join("containerd.sock");
     let config = dir.join("config.toml");
-    let text = format!(
-        "version = 2\nroot = \"{0}/containerd\"\nstate = \"{0}/state\"\n\
-         disabled_plugins = [\"io.containerd.internal.v1.opt\", \"io.containerd.nri.v1.nri\"]\n\
-         [plugins.\"io.containerd.grpc.v1.cri\"]\ndisable_tcp_service = true\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = \"{0}/cni\"\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"enclave-cc\"\n\
-         disable_snapshot_annotations = false\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"{0}/certs.d\"\n\
-         [plugins.\"io.containerd.gc.v1.scheduler\"]\nstartup_delay = \"24h\"\n\
-         deletion_threshold = 0\nmutation_threshold = 1000000\n\
-         [grpc]\naddress = \"{0}/containerd.sock\"\n\
-         [proxy_plugins.enclave-cc]\ntype = \"snapshot\"\naddress = \"{0}/snapshotter.sock\"\n",
-        dir.display()
-    );
-    fs::write(&config, text).unwrap();
     let program = std::env::var("CONTAINERD").unwrap_or_else(|_| "containerd".to_owned());
+    fs::write(&config, config_of(&program, dir)).unwrap();
     Daemon::start(
         Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
@@ -105,6 +91,48 @@ pub fn start_containerd(dir: &Path) -> Daemon {
             .arg(config),
         &dir.join("containerd.log"),
         &socket,
+    )
+}
+
+/// The configuration for the version of `program`.
+fn config_of(program: &str, dir: &Path) -> String {
+    let version = Command::new(program).arg("--version").output().unwrap();
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let current = version.contains(" 2.") || version.contains(" v2.");
+    let (format, snapshots, images, runtime) = if current {
+        (
+            3,
+            r#""io.containerd.cri.v1.images""#,
+            r#""io.containerd.cri.v1.images""#,
+            r#""io.containerd.cri.v1.runtime""#,
+        )
+    } else {
+        let cri = r#""io.containerd.grpc.v1.cri""#;
+        (2, r#""io.containerd.grpc.v1.cri".containerd"#, cri, cri)
+    };
+    format!(
+        r#"version = {format}
+root = "{0}/containerd"
+state = "{0}/state"
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
+[plugins.{snapshots}]
+snapshotter = "enclave-cc"
+disable_snapshot_annotations = false
+[plugins.{images}.registry]
+config_path = "{0}/certs.d"
+[plugins.{runtime}.cni]
+conf_dir = "{0}/cni"
+[plugins."io.containerd.gc.v1.scheduler"]
+startup_delay = "24h"
+deletion_threshold = 0
+mutation_threshold = 1000000
+[grpc]
+address = "{0}/containerd.sock"
+[proxy_plugins.enclave-cc]
+type = "snapshot"
+address = "{0}/snapshotter.sock"
+"#,
+        dir.display()
     )
 }
 

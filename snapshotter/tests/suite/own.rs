@@ -89,6 +89,15 @@ pub async fn a_layer_with_two_parents_is_found_under_both(c: &Client) {
     }
 }
 
+/// The image that was pulled last gives its labels, if containerd asks again for a layer that is known here.
+pub async fn a_layer_asked_for_again_takes_the_new_labels(c: &Client) {
+    for digest in ["sha256:old", "sha256:new"] {
+        let answer = c.prepare("again", "", &[(REF, "sha256:again"), (DIGEST, digest)]).await;
+        assert_eq!(code(&answer), Code::AlreadyExists);
+        assert_eq!(c.stat("sha256:again").await.unwrap().labels[DIGEST], digest);
+    }
+}
+
 async fn everything(c: &Client) -> Vec<Info> {
     c.list(&[]).await.unwrap()
 }

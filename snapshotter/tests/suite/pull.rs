@@ -115,8 +115,9 @@ pub async fn cri_fetches_no_layer(containerd: &Path) {
     let registry = Registry::start(&diff_id);
     let hosts = containerd.with_file_name("certs.d").join(&registry.authority);
     std::fs::create_dir_all(&hosts).unwrap();
-    std::fs::write(hosts.join("hosts.toml"), format!("server = \"http://{}\"\n", registry.authority))
-        .unwrap();
+    let server = format!("http://{}", registry.authority);
+    let text = format!("server = {server:?}\n[host.{server:?}]\ncapabilities = [\"pull\", \"resolve\"]\n");
+    std::fs::write(hosts.join("hosts.toml"), text).unwrap();
     let reference = format!("{}/a/app:1", registry.authority);
     let mut cri = tonic::client::Grpc::new(channel(containerd.to_owned()).await);
     cri.ready().await.unwrap();
