@@ -75,6 +75,12 @@ fn trials(dir: &Path, runtime: &Arc<Runtime>) -> Vec<Trial> {
         Ok(())
     }));
     let own = runtime.clone();
+    trials.push(Trial::test("behind_containerd::what_nobody_uses_is_collected", move || {
+        let dir = tempfile::tempdir()?;
+        own.block_on(own::containerd_collects_what_nobody_uses(dir.path()));
+        Ok(())
+    }));
+    let own = runtime.clone();
     trials.push(Trial::test("ours::nothing_is_lost_between_two_calls", move || {
         let dir = tempfile::tempdir()?;
         own.block_on(own::nothing_is_lost_between_two_calls(dir.path()));

@@ -10,7 +10,7 @@ use snapshotter::api::snapshots::{Info, Kind};
 use tonic::Code;
 
 use crate::{
-    node::{Client, SNAPSHOTTER, code, snapshotter_socket, start_snapshotter},
+    node::{Client, SNAPSHOTTER, code, snapshotter_socket, start_containerd, start_snapshotter},
     shared::files,
 };
 
@@ -73,6 +73,36 @@ pub async fn containerd_mounts_what_it_is_told(c: &Client, containerd: &Path) {
     assert!(!output.stdout.is_empty());
     c.remove("mounted").await.unwrap();
     c.remove("sha256:mm").await.unwrap();
+}
+
+/// What containerd has no use for is collected here too: layers, containers and directories. Needs a containerd of
+/// its own, because the collection takes every snapshot without lease.
+pub async fn containerd_collects_what_nobody_uses(dir: &Path) {
+    let _snapshotter = start_snapshotter(dir);
+    let _containerd = start_containerd(dir);
+    let direct = Client::connect(snapshotter_socket(dir), "").await;
+    let c = Client::connect(dir.join("containerd.sock"), "enclave-cc").await;
+    for round in 0..2 {
+        for (target, parent) in [("g1", ""), ("g2", "g1")] {
+            assert_eq!(code(&c.prepare("g", parent, &[(REF, target)]).await), Code::AlreadyExists);
+        }
+        c.prepare("container", "g2", &[("containerd.io/gc.root", "now")]).await.unwrap();
+        for (kept, rounds) in [(3, "with the container"), (0, "without it")] {
+            if kept == 0 {
+                c.remove("container").await.unwrap();
+            }
+            for verb in [&["create", "--id", "l"][..], &["delete", "--sync", "l"]] {
+                let mut ctr = Command::new("ctr");
+                ctr.arg("--address")
+                    .arg(dir.join("containerd.sock"))
+                    .args(["-n", "suite", "leases"])
+                    .args(verb);
+                assert!(ctr.output().unwrap().status.success(), "{ctr:?}");
+            }
+            assert_eq!(everything(&direct).await.len(), kept, "round {round}, {rounds}");
+        }
+        assert_eq!(std::fs::read_dir(dir.join("root/snapshots")).unwrap().count(), 0);
+    }
 }
 
 /// One name, two parents: the second layer gets another name and is found by label and parent.
