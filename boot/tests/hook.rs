@@ -57,7 +57,7 @@ fn the_image_is_the_root_and_the_pods_mounts_are_in_it() {
             bind("inner", "/data/deep"),
         ];
         mounts.into_iter().for_each(|mount| fixture.mount(mount));
-        fixture.config["process"]["cwd"] = json!("/work/dir");
+        fixture.config["process"]["cwd"] = json!("/made/dir");
         fixture.args(&[
             "cat:/etc/motd",
             "cat:/etc/resolv.conf",
@@ -82,7 +82,7 @@ fn the_image_is_the_root_and_the_pods_mounts_are_in_it() {
                 "from the image\nof the pod\nof the pod\ncat /data/hidden: No such file or directory\n\
                  in the nested volume\nwrite /data/written: done\nwrite /new: done\nstat /: 40750 0:0\n\
                  stat /dev/null: 20666 0:0\nstat /dev/shm: 41777 0:0\n\
-                 write /proc/sys/kernel/core_pattern: Read-only file system\npwd /work/dir\n",
+                 write /proc/sys/kernel/core_pattern: Read-only file system\npwd /made/dir\n",
                 " / / rw",
                 " - tmpfs enclave-cc ",
                 " /dev/mqueue ",
